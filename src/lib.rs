@@ -1,1 +1,8 @@
-//! placeholder
+//! Opossum Search: one service that answers LLM requests when everything around it fails.
+//!
+//! This crate holds the edges and the wiring: settings, admission, the HTTP front, the one path behind every
+//! door, telemetry. Policy lives in `opossum-core`, state in `opossum-actors`, upstream protocols in
+//! `opossum-backends`. `docs/architecture.md` is the map.
+
+pub mod http;
+pub mod service;
