@@ -1,1 +1,28 @@
-//! placeholder
+//! The embedded language model: a GGUF file in, tokens out.
+//!
+//! This crate exists so that an answer is possible when no other backend is. It is synchronous, knows nothing of
+//! HTTP, actors or async runtimes, and may be used alone: [`Engine::start`] loads a model on its own OS thread,
+//! [`Engine::submit`] hands it a [`Job`], and the job's [`TokenSink`] receives [`TokenEvent`]s.
+//!
+//! # Units
+//! Lengths are tokens unless a name says bytes; tensors are row-major `f32` (or integer blocks on the way in).
+//!
+//! # Failure
+//! Every fallible call answers an [`InferenceError`]; [`InferenceError::kind`] is the closed set to match on. A panic
+//! inside the tensor library is caught at the step boundary, fails the sequences that were in flight, and leaves the
+//! engine usable.
+
+pub mod device;
+pub mod engine;
+pub mod error;
+pub mod sampler;
+
+pub use device::DeviceChoice;
+pub use engine::{
+    Engine, EngineConfig, EngineStats, FinishReason, Job, ModelInfo, Prompt, PromptMessage, Readiness,
+    SubmitError, TokenEvent, TokenSink, TokenUsage,
+};
+pub use error::{ErrorKind, InferenceError, TemplateError};
+pub use sampler::{
+    GenerationParams, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, TokenLogprob, TopLogprob,
+};

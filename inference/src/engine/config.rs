@@ -1,0 +1,105 @@
+//! How an engine is set up, and what it says about itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::DeviceChoice;
+
+/// How to start an [`Engine`](crate::Engine).
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The GGUF file. It is mapped while loading and must not be changed by another process meanwhile.
+    pub model_path: PathBuf,
+    /// SHA-256 the file must have, 64 hexadecimal digits; `None` loads whatever is there.
+    pub model_sha256: Option<String>,
+    /// Where to run.
+    pub device: DeviceChoice,
+    /// Sequences computed at the same time, at least 1. Each owns a KV cache that grows up to `max_context`.
+    pub max_sequences: usize,
+    /// Jobs that may wait beyond those, at least 1.
+    pub queue_depth: usize,
+    /// Most tokens of prompt and answer together; the model's own context length when that is less.
+    pub max_context: usize,
+    /// CPU threads for the tensor work; 0 means one a core.
+    pub threads: usize,
+    /// Called before each step, so that a test can make the tensor work panic.
+    #[doc(hidden)]
+    pub fault: Option<FaultHook>,
+}
+
+impl EngineConfig {
+    /// Modest settings for this file: automatic device, 4 sequences, a queue of 16, 4096 tokens of context, all cores.
+    #[must_use]
+    pub fn new(model_path: impl Into<PathBuf>) -> Self {
+        Self {
+            model_path: model_path.into(),
+            model_sha256: None,
+            device: DeviceChoice::Auto,
+            max_sequences: 4,
+            queue_depth: 16,
+            max_context: 4096,
+            threads: 0,
+            fault: None,
+        }
+    }
+}
+
+/// A function run before each step on the engine's thread.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct FaultHook(pub Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for FaultHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FaultHook")
+    }
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SubmitError {
+    /// As many jobs wait as may: try later.
+    #[error("the inference queue is full")]
+    QueueFull,
+    /// The engine is stopped.
+    #[error("the inference engine is stopped")]
+    Stopped,
+}
+
+/// What a model says about itself, and where it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// `general.name` of the file, else the file's name.
+    pub name: String,
+    /// `general.architecture`, for example `llama`.
+    pub architecture: String,
+    /// Tokens of prompt and answer together that this engine accepts.
+    pub context_length: usize,
+    /// Number of weights.
+    pub parameters: u64,
+    /// The type most weights are stored in, for example `Q4_1`.
+    pub quantization: String,
+    /// `general.license`, when the file states one.
+    pub license: Option<String>,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Entries in the vocabulary.
+    pub vocab: usize,
+}
+
+/// A momentary picture of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineStats {
+    /// Sequences being computed.
+    pub active: usize,
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Tokens generated since the start.
+    pub tokens_generated: u64,
+    /// Prompt tokens computed since the start.
+    pub tokens_prefilled: u64,
+    /// Panics survived since the start.
+    pub restarts: u64,
+}
