@@ -4,6 +4,10 @@
 //! back into the domain. It neither retries nor chooses nor counts: whoever calls it owns the deadline, and
 //! dropping the future or the stream cancels the work upstream at once.
 
+pub mod http;
+pub mod ndjson;
+pub mod sse;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
