@@ -1,1 +1,37 @@
-//! placeholder
+//! What the suites share: upstreams that misbehave exactly as told, a client that sees every byte, and the
+//! service itself as a child process.
+//!
+//! Everything speaks raw TCP, so that a fault is produced on the wire and not by a library that would mend
+//! it. Times are of the monotonic clock; durations count from the arrival of the request they belong to.
+//! The kit fails a test by panicking with what it saw.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`script`] | what an upstream does with one request, step by step |
+//! | [`upstream`] | a fake OpenAI, Gemini or Ollama server that follows scripts and records what it saw |
+//! | [`dead_ends`] | addresses that refuse, swallow or never answer a connection |
+//! | [`client`] | an HTTP/1.1 client that can half-close, reset and time each event of a stream |
+//! | [`service`] | the real binary on a free port, with its logs, signals and memory |
+//! | [`metrics`] | the Prometheus text, read |
+//! | [`models`] | where the model files of the embedded engine are |
+//! | [`wait`] | polling with a deadline, and reproducible random numbers |
+#![expect(clippy::expect_used, clippy::panic, reason = "a test kit fails a test by panicking")]
+
+pub mod client;
+pub mod dead_ends;
+pub mod metrics;
+pub mod models;
+pub mod script;
+pub mod service;
+pub mod temp;
+pub mod upstream;
+pub mod wait;
+mod wire;
+
+pub use client::{Answer, Client, End, EventStream, Transcript, ask, ask_stream};
+pub use dead_ends::{BlackHole, RefusedAddr};
+pub use metrics::Metrics;
+pub use script::{Script, Step};
+pub use service::{Service, ServiceBuilder};
+pub use upstream::{Seen, Upstream};
+pub use wait::{Dice, eventually};
