@@ -115,19 +115,18 @@ impl FailureClass {
     /// Where the request may go next, as long as nothing has been sent to the caller.
     pub fn next(self) -> Next {
         match self {
-            FailureClass::Transport
-            | FailureClass::FirstTokenTimeout
-            | FailureClass::ServerError
+            FailureClass::Transport | FailureClass::ServerError => Next::OtherThenSame,
+            // Asked again, the same backend would most likely take the same long time or fail the same way.
+            FailureClass::FirstTokenTimeout
             | FailureClass::Stalled
             | FailureClass::Truncated
-            | FailureClass::BadResponse => Next::OtherThenSame,
-            FailureClass::RateLimited
+            | FailureClass::BadResponse
+            | FailureClass::RateLimited
             | FailureClass::QuotaExhausted
             | FailureClass::BadCredential
-            | FailureClass::ModelMissing
-            // Another model may have a longer context; the same one never will.
-            | FailureClass::ContextLength => Next::Other,
+            | FailureClass::ModelMissing => Next::Other,
             FailureClass::CallerError
+            | FailureClass::ContextLength
             | FailureClass::Refused
             | FailureClass::Cancelled
             | FailureClass::Local => Next::Stop,
