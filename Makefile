@@ -1,0 +1,60 @@
+# The one door for people; continuous integration calls the same targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+MODEL ?= smollm2-135m-instruct
+
+.PHONY: help run build test test-rust test-clients lint fmt bench clients model layers audit clean
+
+help: ## List what can be made
+	@echo "Opossum Search: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Build, fetch the model, start on 127.0.0.1:8000, answer a first question
+	@scripts/run.sh
+
+build: ## Build the release binary
+	$(CARGO) build --release --bin opossum
+
+test: ## Install what the tests need, run every suite
+	@$(MAKE) --no-print-directory test-rust
+	@$(MAKE) --no-print-directory test-clients
+
+test-rust: ## Unit, property and end-to-end suites
+	@scripts/test-setup.sh
+	@scripts/test-rust.sh
+
+test-clients: ## The official client libraries against the real service
+	@scripts/test-setup.sh clients
+	@tests/clients/run.sh
+
+lint: layers ## Format, clippy, layers, texts: nothing is let through
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/check-text.sh
+
+fmt: ## Format all code
+	$(CARGO) fmt --all
+
+bench: ## Run the benchmarks
+	$(CARGO) bench --workspace
+
+clients: ## Install the client libraries that the tests use into .venv
+	@scripts/test-setup.sh clients
+
+model: build ## Fetch a model: make model MODEL=smollm2-135m-instruct
+	$(TARGET_DIR)/release/opossum models pull $(MODEL)
+
+layers: ## Check that dependencies run one way
+	scripts/check-layers.py
+
+audit: ## Check licences, sources and advisories of all dependencies
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	else echo "cargo-deny is not installed: cargo install --locked cargo-deny"; exit 1; fi
+
+clean: ## Remove what was built; models and state stay
+	$(CARGO) clean
+	rm -rf .venv
