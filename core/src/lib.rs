@@ -9,9 +9,21 @@
 //! | [`request`], [`answer`] | what is asked and what comes back, in no vendor's dialect |
 //! | [`needs`] | what a request needs and a backend can do |
 //! | [`class`] | how an attempt ended, and what that means for breaker, retry, caller and router |
+//! | [`moment`] | the two clocks a decision may need |
+//! | [`breaker`] | who may call a backend now, and when to come again |
+//! | [`router`] | which arm answers: the order of candidates, and what is learned of them |
+//! | [`cache`] | keys of answers, the store of answers, who computes what many ask at once |
+//! | [`retry`] | when to try again, how long to wait before, how long one attempt may take |
+//! | [`quota`] | when a spent allowance comes back, and how long an upstream asks to be left alone |
 
 pub mod answer;
+pub mod breaker;
+pub mod cache;
 pub mod class;
 pub mod ids;
+pub mod moment;
 pub mod needs;
+pub mod quota;
 pub mod request;
+pub mod retry;
+pub mod router;
