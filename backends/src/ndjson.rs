@@ -81,10 +81,14 @@ mod tests {
     fn split(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         let mut splitter = LineSplitter::new(1000);
+        let mut keep = |line: &[u8]| {
+            lines.push(line.to_vec());
+            Ok(())
+        };
         for chunk in chunks {
-            splitter.feed(chunk, |line| Ok(lines.push(line.to_vec()))).unwrap();
+            splitter.feed(chunk, &mut keep).unwrap();
         }
-        splitter.finish(|line| Ok(lines.push(line.to_vec()))).unwrap();
+        splitter.finish(&mut keep).unwrap();
         lines
     }
 

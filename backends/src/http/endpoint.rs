@@ -72,6 +72,14 @@ impl Endpoint {
         Uri::from_parts(parts).map_err(|_| bad_path())
     }
 
+    /// The same for a path that is part of the protocol, when a backend is built.
+    ///
+    /// # Errors
+    /// When base and path together are no URL.
+    pub fn fixed(&self, path: &'static str) -> Result<Uri, BadBaseUrl> {
+        self.uri(path).map_err(|_| BadBaseUrl("is not a URL with the protocol's paths below it"))
+    }
+
     /// A `GET`.
     pub fn get(&self, uri: Uri) -> Request<Bytes> {
         self.request(Method::GET, uri, Bytes::new())
