@@ -289,6 +289,20 @@ async fn a_supervised_actor_ends_when_its_last_address_is_dropped() {
     assert_eq!(diary.entries(), ["started", "count", "stopping", "stopped"]);
 }
 
+#[test]
+fn a_running_timer_keeps_an_actor_alive_without_any_address() {
+    on_paused_time(async {
+        let diary = Diary::default();
+        let ticks = diary.clone();
+        drop(Probe::create(|ctx| {
+            ctx.run_interval(Duration::from_secs(1), move |_, _| ticks.note("tick"));
+            Probe::new(&diary)
+        }));
+        tokio::time::sleep(Duration::from_millis(3_500)).await;
+        assert_eq!(diary.count("tick"), 3);
+    });
+}
+
 /// Messages one address takes by `try_send` while the actor does not run.
 fn accepted_by(addr: &Addr<Probe>, tries: usize) -> usize {
     (0..tries).filter(|_| addr.try_send(Count).is_ok()).count()
