@@ -1,0 +1,1 @@
+//! The shapes of the dialect as documented types, for the OpenAPI document.
