@@ -8,10 +8,16 @@
 mod alias;
 mod backends;
 pub mod codec;
+mod docs;
 mod error;
 mod external;
+pub mod kind;
+mod load;
 mod policy;
+mod provenance;
 mod server;
+pub mod table;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,12 +30,15 @@ pub use backends::{
     DeviceSetting, Feature, GeminiSettings, LoadWhen, OllamaSettings, Precision, ServiceKind,
     ServiceSettings, TransformersSettings, UpstreamSettings,
 };
+pub use docs::markdown;
 pub use error::SettingsError;
 pub use external::{AmqpSettings, DatabaseSettings, RedisSettings, TelemetrySettings};
+pub use load::LoadOptions;
 pub use policy::{
     ArmSettings, BreakerSettings, CacheSettings, MonitorSettings, ParamSettings, PolicySettings,
     RetrySettings, RoutingSettings, ServicePolicy,
 };
+pub use provenance::{Entry, Provenance};
 pub use server::{Auth, Environment, LogFormat, LogLevel, LogSettings, ServerSettings};
 
 /// Everything that can be configured.
