@@ -306,7 +306,7 @@ impl<'de> Deserialize<'de> for DeviceSetting {
 }
 
 /// `[upstream]`: how long an upstream may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamSettings {
     /// To accept a connection.
@@ -324,6 +324,14 @@ pub struct UpstreamSettings {
     /// To send the first token when it must load the model first, or reasons before it speaks.
     #[serde(with = "seconds")]
     pub cold_load: Duration,
+    /// A first token later than this counts as slow: the answer is good, but the breaker and the router hear of it.
+    #[serde(with = "seconds")]
+    pub slow_first_token: Duration,
+    /// Fewer tokens a second than this count as slow.
+    pub slow_tokens_per_second: f64,
+    /// An unstreamed answer later than this counts as slow.
+    #[serde(with = "seconds")]
+    pub slow_whole: Duration,
 }
 
 impl Default for UpstreamSettings {
@@ -334,6 +342,9 @@ impl Default for UpstreamSettings {
             token_idle: Duration::from_secs(20),
             total: Duration::from_secs(300),
             cold_load: Duration::from_secs(120),
+            slow_first_token: Duration::from_secs(10),
+            slow_tokens_per_second: 2.0,
+            slow_whole: Duration::from_secs(60),
         }
     }
 }
@@ -346,8 +357,13 @@ impl UpstreamSettings {
             ("upstream.token_idle", self.token_idle),
             ("upstream.total", self.total),
             ("upstream.cold_load", self.cold_load),
+            ("upstream.slow_first_token", self.slow_first_token),
+            ("upstream.slow_whole", self.slow_whole),
         ];
-        all.iter().try_for_each(|(key, span)| ensure(!span.is_zero(), key, "must be longer than 0 seconds"))
+        all.iter()
+            .try_for_each(|(key, span)| ensure(!span.is_zero(), key, "must be longer than 0 seconds"))?;
+        let rate = self.slow_tokens_per_second;
+        ensure(rate.is_finite() && rate >= 0.0, "upstream.slow_tokens_per_second", "must be at least 0")
     }
 }
 

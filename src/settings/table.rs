@@ -165,6 +165,9 @@ pub const KEYS: &[Key] = &[
     key("upstream.token_idle", "UPSTREAM_TOKEN_IDLE_TIMEOUT", "20", Kind::Seconds, "Between two tokens."),
     key("upstream.total", "UPSTREAM_TOTAL_TIMEOUT", "300", Kind::Seconds, "For everything."),
     key("upstream.cold_load", "UPSTREAM_COLD_LOAD_TIMEOUT", "120", Kind::Seconds, "To send the first token when a model must be loaded first, or reasons before it speaks."),
+    key("upstream.slow_first_token", "UPSTREAM_SLOW_FIRST_TOKEN", "10", Kind::Seconds, "A first token later than this counts as slow: the answer is good, but breaker and router hear of it."),
+    key("upstream.slow_tokens_per_second", "UPSTREAM_SLOW_TOKENS_PER_SECOND", "2.0", Kind::Number, "Fewer tokens a second than this count as slow; 0 never does."),
+    key("upstream.slow_whole", "UPSTREAM_SLOW_WHOLE", "60", Kind::Seconds, "An unstreamed answer later than this counts as slow."),
 
     key("cache.enabled", "CACHE_ENABLED", "true", Kind::Bool, "Whether answers are kept at all."),
     key("cache.ttl", "CACHE_TTL", "3600", Kind::Seconds, "How long an answer may be given again."),
