@@ -4,8 +4,13 @@
 //! back into the domain. It neither retries nor chooses nor counts: whoever calls it owns the deadline, and
 //! dropping the future or the stream cancels the work upstream at once.
 
+pub mod gemini;
 pub mod http;
+mod json;
+mod merge;
 pub mod ndjson;
+pub mod ollama;
+pub mod openai;
 pub mod sse;
 
 use std::fmt;

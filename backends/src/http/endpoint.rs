@@ -87,9 +87,8 @@ impl Endpoint {
 
     /// A `POST` of JSON on behalf of a call, whose request id and trace context go along.
     pub fn post(&self, uri: Uri, call: &Call, body: Vec<u8>) -> Request<Bytes> {
-        let mut request = self.request(Method::POST, uri, body.into());
+        let mut request = self.post_json(uri, body);
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // An id or trace context that cannot be a header's value is no reason to fail the call.
         if let Ok(id) = HeaderValue::from_str(&call.request_id) {
             headers.insert(HeaderName::from_static("x-request-id"), id);
@@ -97,6 +96,14 @@ impl Endpoint {
         if let Some(Ok(context)) = call.traceparent.as_deref().map(HeaderValue::from_str) {
             headers.insert(HeaderName::from_static("traceparent"), context);
         }
+        request
+    }
+
+    /// A `POST` of JSON on nobody's behalf.
+    pub fn post_json(&self, uri: Uri, body: Vec<u8>) -> Request<Bytes> {
+        let mut request = self.request(Method::POST, uri, body.into());
+        let value = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, value);
         request
     }
 

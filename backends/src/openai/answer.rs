@@ -6,14 +6,14 @@ use opossum_core::ids::ModelName;
 use opossum_core::request::ToolCall;
 
 use super::wire;
-use crate::BackendError;
+use crate::{BackendError, json};
 
 /// Reads a whole answer; `asked` is the model that was asked for.
 ///
 /// # Errors
 /// `BadResponse` for what is no answer, or the class of the error that the server reported with status 200.
 pub(super) fn whole(body: &[u8], asked: &ModelName) -> Result<Answer, BackendError> {
-    let completion: wire::Completion<'_> = wire::parse(body)?;
+    let completion: wire::Completion<'_> = json::read(body)?;
     if let Some(error) = completion.error(body) {
         return Err(error);
     }

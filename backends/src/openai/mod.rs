@@ -23,7 +23,7 @@ use secrecy::SecretString;
 
 use crate::http::classify::{Quirks, classify_status};
 use crate::http::{BadBaseUrl, Endpoint, EventBody, HttpClient, Response};
-use crate::{Backend, BackendError, Call, Reply, UpstreamModel};
+use crate::{Backend, BackendError, Call, Reply, UpstreamModel, json};
 
 use self::stream::Decoder;
 
@@ -167,7 +167,7 @@ impl Inner {
     async fn models(&self) -> Result<Vec<UpstreamModel>, BackendError> {
         let response = self.exchange(self.endpoint.get(self.models.clone())).await?;
         let body = response.whole().await?;
-        let list: wire::Models<'_> = wire::parse(&body)?;
+        let list: wire::Models<'_> = json::read(&body)?;
         let models = list.data.into_iter().map(|model| UpstreamModel {
             context_tokens: model.context_tokens(),
             name: ModelName::new(&*model.id),

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use opossum_core::class::FailureClass;
 use opossum_core::needs::Needs;
 use opossum_core::request::{
     Content, Image, ImageSource, Message, Part, Prompt, ResponseFormat, Tool, ToolCall, ToolChoice,
@@ -11,6 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::{MaxTokensField, OpenAiConfig};
+use crate::json::{self, Each, entry};
 use crate::{BackendError, Call};
 
 /// The body of a call.
@@ -18,10 +18,7 @@ use crate::{BackendError, Call};
 /// # Errors
 /// `Local`, if it cannot be written as JSON, which only a fault of ours can cause.
 pub(super) fn body(call: &Call, config: &OpenAiConfig) -> Result<Vec<u8>, BackendError> {
-    let mut bytes = Vec::with_capacity(1024);
-    serde_json::to_writer(&mut bytes, &Body { call, config })
-        .map_err(|error| BackendError::new(FailureClass::Local, error.to_string()))?;
-    Ok(bytes)
+    json::write(&Body { call, config })
 }
 
 struct Body<'a> {
@@ -124,17 +121,6 @@ impl Body<'_> {
     }
 }
 
-fn entry<M: SerializeMap>(
-    map: &mut M,
-    key: &'static str,
-    value: Option<impl Serialize>,
-) -> Result<(), M::Error> {
-    match value {
-        Some(value) => map.serialize_entry(key, &value),
-        None => Ok(()),
-    }
-}
-
 #[derive(Serialize)]
 struct TypeOnly {
     #[serde(rename = "type")]
@@ -163,15 +149,6 @@ impl<T: Serialize> Serialize for Typed<T> {
         map.serialize_entry("type", self.0)?;
         map.serialize_entry(self.1, &self.2)?;
         map.end()
-    }
-}
-
-/// A list, each item seen through a wrapper that writes it.
-struct Each<'a, T, F>(&'a [T], F);
-
-impl<'a, T, W: Serialize, F: Fn(&'a T) -> W> Serialize for Each<'a, T, F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(&self.1))
     }
 }
 

@@ -8,11 +8,11 @@ use smallvec::SmallVec;
 
 use super::answer::made_up_id;
 use super::wire;
-use crate::BackendError;
 use crate::http::classify::{ErrorBody, Quirks, classify_in_band};
 use crate::http::{Decode, Endpoint};
 use crate::merge::push_merged;
 use crate::sse::{SseEvent, SseSplitter};
+use crate::{BackendError, json};
 
 /// The decoder of one stream.
 pub(super) struct Decoder {
@@ -90,7 +90,7 @@ impl State {
         if event.name == b"error" {
             return Err(classify_in_band(&ErrorBody::parse(event.data), Quirks::default()));
         }
-        let chunk: wire::Completion<'_> = wire::parse(event.data)?;
+        let chunk: wire::Completion<'_> = json::read(event.data)?;
         if let Some(error) = chunk.error(event.data) {
             return Err(error);
         }

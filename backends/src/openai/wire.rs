@@ -12,21 +12,6 @@ use serde_json::value::RawValue;
 use crate::BackendError;
 use crate::http::classify::{ErrorBody, Quirks, classify_in_band};
 
-/// Reads an answer.
-///
-/// # Errors
-/// `BadResponse`, without a word of the answer itself.
-pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BackendError> {
-    serde_json::from_slice(body).map_err(|error| {
-        let detail = if body.trim_ascii().is_empty() {
-            "the answer is empty".to_owned()
-        } else {
-            format!("the answer is not what the protocol says: {error}")
-        };
-        BackendError::new(FailureClass::BadResponse, detail)
-    })
-}
-
 /// A string that is borrowed where it has no escapes; `Option<Cow<str>>` alone would always copy.
 #[derive(Deserialize, Debug)]
 #[serde(transparent)]
