@@ -13,9 +13,11 @@
 //! | [`breaker`] | who may call a backend now, and when to come again |
 //! | [`router`] | which arm answers: the order of candidates, and what is learned of them |
 //! | [`cache`] | keys of answers, the store of answers, who computes what many ask at once |
+//! | [`admission`] | who may work now, who waits, who is turned away |
 //! | [`retry`] | when to try again, how long to wait before, how long one attempt may take |
 //! | [`quota`] | when a spent allowance comes back, and how long an upstream asks to be left alone |
 
+pub mod admission;
 pub mod answer;
 pub mod breaker;
 pub mod cache;

@@ -25,10 +25,9 @@ pub fn next_pacific_midnight(now: Timestamp) -> Timestamp {
 /// is not capped: that is the breaker's rule.
 pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     let header = header.trim();
-    if header.starts_with(|first: char| first.is_ascii_digit()) && !header.contains(['e', 'E']) {
-        if let Ok(seconds) = header.parse::<f64>() {
-            return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
-        }
+    let plain = header.starts_with(|first: char| first.is_ascii_digit()) && !header.contains(['e', 'E']);
+    if let Some(seconds) = plain.then(|| header.parse::<f64>().ok()).flatten() {
+        return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     }
     let date = Timestamp::try_from(httpdate::parse_http_date(header).ok()?).ok()?;
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())

@@ -328,7 +328,7 @@ impl Policy {
         let peers = ranked.iter().take_while(|ranked| tier(ranked) == best).count();
         let explore = f64::from(self.explore);
         let uniform = explore / peers as f64;
-        if roll < explore {
+        if (0.0..explore).contains(&roll) {
             let place = ((roll / uniform) as usize).min(peers - 1);
             ranked[..=place].rotate_right(1);
             let propensity = if place == 0 { 1.0 - explore + uniform } else { uniform };
