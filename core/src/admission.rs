@@ -30,8 +30,8 @@ pub enum Lane {
 pub struct AdmissionConfig {
     /// Requests worked on at once, at least 1.
     pub max_in_flight: u32,
-    /// Requests waiting at most, as a multiple of those worked on.
-    pub queue_factor: u32,
+    /// Requests waiting at most, usually twice those worked on.
+    pub queue: u32,
     /// The longest wait for a slot.
     pub max_wait: Duration,
     /// Batch work's share, from 0 to 1.
@@ -40,7 +40,7 @@ pub struct AdmissionConfig {
 
 impl Default for AdmissionConfig {
     fn default() -> Self {
-        Self { max_in_flight: 64, queue_factor: 2, max_wait: Duration::from_secs(10), batch_share: 0.1 }
+        Self { max_in_flight: 64, queue: 128, max_wait: Duration::from_secs(10), batch_share: 0.1 }
     }
 }
 
@@ -116,7 +116,7 @@ impl Limiter {
     /// An idle limiter.
     pub fn new(config: AdmissionConfig) -> Self {
         let slots = config.max_in_flight.max(1);
-        let queue = slots.saturating_mul(config.queue_factor);
+        let queue = config.queue;
         let share = if config.batch_share.is_finite() { config.batch_share.clamp(0.0, 1.0) } else { 0.1 };
         let part = |of: u32| ((f64::from(of) * share) as u32).clamp(u32::from(of > 0), of);
         Self {

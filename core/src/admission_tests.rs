@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn limiter(slots: u32) -> Limiter {
-    Limiter::new(AdmissionConfig { max_in_flight: slots, ..AdmissionConfig::default() })
+    Limiter::new(AdmissionConfig { max_in_flight: slots, queue: 2 * slots, ..AdmissionConfig::default() })
 }
 
 fn run(limiter: &mut Limiter, lane: Lane, times: usize) -> usize {
