@@ -15,7 +15,14 @@
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod gguf;
+mod memory;
+pub mod model;
 pub mod sampler;
+pub mod template;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tokenizer;
 
 pub use device::DeviceChoice;
 pub use engine::{
@@ -23,6 +30,7 @@ pub use engine::{
     SubmitError, TokenEvent, TokenSink, TokenUsage,
 };
 pub use error::{ErrorKind, InferenceError, TemplateError};
+pub use model::{LoadOptions, LoadedModel};
 pub use sampler::{
     GenerationParams, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, TokenLogprob, TopLogprob,
 };

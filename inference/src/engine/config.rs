@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::DeviceChoice;
+use crate::model::LoadOptions;
+use crate::{DeviceChoice, InferenceError};
 
 /// How to start an [`Engine`](crate::Engine).
 #[derive(Debug, Clone)]
@@ -42,6 +43,26 @@ impl EngineConfig {
             max_context: 4096,
             threads: 0,
             fault: None,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), InferenceError> {
+        let check = |holds: bool, name, least: usize| match holds {
+            true => Ok(()),
+            false => Err(InferenceError::BadParameter { name, reason: format!("must be at least {least}") }),
+        };
+        check(self.max_sequences >= 1, "max_sequences", 1)?;
+        check(self.queue_depth >= 1, "queue_depth", 1)?;
+        check(self.max_context >= 2, "max_context", 2)
+    }
+
+    pub(super) fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            path: self.model_path.clone(),
+            sha256: self.model_sha256.clone(),
+            device: self.device,
+            max_context: self.max_context,
+            max_sequences: self.max_sequences,
         }
     }
 }
