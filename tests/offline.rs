@@ -1,0 +1,91 @@
+//! With every remote backend down, the embedded model answers within two seconds and says that it stands in.
+
+use std::time::Duration;
+
+use opossum_testkit::models::{DEFAULT_MODEL_FILE, folder_with};
+use opossum_testkit::{End, Script, Service, Upstream, ask, ask_stream, eventually};
+use serde_json::json;
+
+const BIN: &str = env!("CARGO_BIN_EXE_opossum");
+
+/// `None`, with a word about it, where the model file is not on this machine.
+#[expect(clippy::print_stderr, reason = "a suite that did not run has to say so")]
+fn models() -> Option<std::path::PathBuf> {
+    let found = folder_with(DEFAULT_MODEL_FILE);
+    if found.is_none() {
+        eprintln!("not run: {DEFAULT_MODEL_FILE} is not here; `make test` fetches it");
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_embedded_model_answers_when_all_remotes_die() {
+    let Some(models) = models() else { return };
+    let mut gemini = Upstream::gemini().start();
+    let mut ollama = Upstream::ollama().start();
+    let service = Service::of(BIN).gemini(&gemini).ollama(&ollama).embedded(&models).start().await;
+    service.settled(&["gemini", "ollama", "transformers"]).await;
+    let client = service.client();
+    let mut body = ask("Say hello.");
+    body["max_tokens"] = json!(8);
+    let remote = client.chat(&body).await;
+    assert!(["gemini", "ollama"].contains(&remote.backend()), "{}", remote.backend());
+    assert!(!remote.degraded());
+
+    gemini.stop();
+    ollama.stop();
+    let answer = client.chat(&body).await;
+    assert_eq!((answer.status, answer.backend()), (200, "transformers"), "{}", answer.body_text());
+    assert!(answer.degraded(), "a stand-in has to say that it is one: {:?}", answer.headers);
+    assert!(answer.elapsed < Duration::from_secs(2), "{:?}", answer.elapsed);
+    assert!(!answer.text().is_empty());
+    assert_eq!(answer.header("x-opossum-model"), Some("smollm2-135m-instruct"));
+    let usage = &answer.json()["usage"];
+    assert!(usage["completion_tokens"].as_u64().is_some_and(|n| (1..=8).contains(&n)), "{usage}");
+
+    let mut streamed = ask_stream("Say hello.");
+    streamed["max_tokens"] = json!(8);
+    let stream = client.stream(&streamed).await.collect().await;
+    assert!(stream.done() && stream.end == End::Clean && !stream.text().is_empty(), "{stream:?}");
+    assert_eq!(stream.header("x-opossum-degraded"), Some("true"));
+
+    gemini.restart();
+    gemini.set_default(Script::text("back"));
+    let back = eventually(Duration::from_secs(5), async || client.chat(&body).await.text() == "back");
+    assert!(back.await, "the remote is back and nobody asks it");
+}
+
+#[tokio::test]
+async fn alone_without_any_remote_it_is_nobodys_stand_in() {
+    let Some(models) = models() else { return };
+    let service = Service::of(BIN).embedded(&models).start().await;
+    service.settled(&["transformers"]).await;
+    let client = service.client();
+    let mut body = ask("What is the capital of France? One word.");
+    body["max_tokens"] = json!(8);
+    body["temperature"] = json!(0);
+    let answer = client.chat(&body).await;
+    assert_eq!((answer.status, answer.degraded()), (200, false), "{}", answer.body_text());
+    assert!(answer.text().contains("Paris"), "{}", answer.text());
+    let models = client.get("/v1/models").await.json();
+    let ids: Vec<_> =
+        models["data"].as_array().into_iter().flatten().filter_map(|m| m["id"].as_str()).collect();
+    assert!(ids.iter().any(|id| id.contains("smollm2-135m-instruct")), "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_frees_the_embedded_engine() {
+    let Some(models) = models() else { return };
+    let service = Service::of(BIN).embedded(&models).start().await;
+    service.settled(&["transformers"]).await;
+    let client = service.client();
+    let mut body = ask_stream("Count from one to one thousand.");
+    body["max_tokens"] = json!(1500);
+    let mut stream = client.stream(&body).await;
+    assert!(stream.next_text().await.is_some());
+    stream.leave();
+    let free = eventually(Duration::from_secs(2), async || {
+        client.metrics().await.sum("opossum_engine_active_sequences", &[]) == Some(0.0)
+    });
+    assert!(free.await, "the engine still writes for nobody");
+}
