@@ -133,7 +133,7 @@ impl ApiError {
             return None;
         }
         let delay = self.retry_after.unwrap_or_default();
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
         Some(seconds.max(1))
     }
 }

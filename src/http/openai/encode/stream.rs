@@ -81,10 +81,10 @@ impl StreamEncoder {
         for event in events {
             match event {
                 StreamEvent::Text { index, text, logprobs } => {
-                    self.text(*index, text, logprobs.as_deref(), out)
+                    self.text(*index, text, logprobs.as_deref(), out);
                 }
                 StreamEvent::Reasoning { index, text } => {
-                    self.side_text(*index, "reasoning_content", text, out)
+                    self.side_text(*index, "reasoning_content", text, out);
                 }
                 StreamEvent::Refusal { index, text } => self.side_text(*index, "refusal", text, out),
                 StreamEvent::ToolCall { .. } => self.tool_call(event, out),
