@@ -137,6 +137,25 @@ async fn a_stream_that_stalls_ends_with_an_error_and_is_not_cached() {
 }
 
 #[tokio::test]
+async fn keep_alives_do_not_hide_a_stall_in_the_middle_of_a_stream() {
+    let begun = || Script::new().then(Step::RoleOnly).chunks(&["one ", "two "]);
+    let every = Duration::from_millis(50);
+    let comments = begun().then(Step::Comments { every, count: None });
+    let empty_deltas = (0..200).fold(begun(), |script, _| script.then(Step::RoleOnly).delay(every));
+    for (what, script) in [("comments", comments), ("empty deltas", empty_deltas)] {
+        let up = Upstream::openai().script(script).start();
+        // The limit over everything must not be what ends it.
+        let service = alone(&up).set("upstream.total", 10).start().await;
+        service.settled(&["only"]).await;
+        let stream = service.client().stream(&ask_stream("x")).await.collect().await;
+        assert_eq!(stream.text(), "one two ", "{what}");
+        broke_off(&stream, "upstream_stalled");
+        let last = stream.events.last().map(|event| event.at).unwrap_or_default();
+        assert!(last < Duration::from_secs(2), "{what}: the stall was noticed after {last:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_cut_or_ends_early_says_so_in_every_dialect() {
     for cut in [Script::cut_after(3), Script::eof_without_finish(3)] {
         let openai = Upstream::openai().script(cut.clone()).start();
