@@ -96,4 +96,7 @@ Try:   curl {url}/v1/chat/completions -H 'content-type: application/json' \\
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -25,8 +25,10 @@ say "Fetching $model (about 100 MB, checked by its SHA-256; nothing is fetched t
 say "Starting the service on $url"
 "$opossum" serve &
 service=$!
-trap 'kill -TERM "$service" 2>/dev/null || true' INT TERM
-trap 'kill -TERM "$service" 2>/dev/null || true; wait "$service" 2>/dev/null || true' EXIT
+# An interrupt ends it without the delay that load balancers need.
+trap 'kill -INT "$service" 2>/dev/null || true' INT
+trap 'kill -TERM "$service" 2>/dev/null || true' TERM
+trap 'kill -INT "$service" 2>/dev/null || true; wait "$service" 2>/dev/null || true' EXIT
 
 # Python is there wherever pip is; curl may not be.
 if python3 scripts/first_answer.py "$url" "$service"; then
