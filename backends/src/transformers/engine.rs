@@ -1,0 +1,87 @@
+//! One engine, loaded from one file.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use opossum_core::class::FailureClass;
+use opossum_core::ids::ModelName;
+use opossum_inference::{Engine, EngineConfig, Job, ModelInfo};
+
+use super::errors::{backend_error, not_taken};
+use super::{LocalInference, LocalJob, LocalLoad, LocalModelInfo, LocalState, LocalStatus, LocalStream};
+use crate::BackendError;
+
+/// A loaded model under the name it is asked for by.
+#[derive(Clone)]
+pub struct LocalEngine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: ModelName,
+    engine: Engine,
+}
+
+impl LocalEngine {
+    /// Loads a model; blocks until it can take jobs, so call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// `ModelMissing` when the file cannot be loaded here and now, `CallerError` for a setting out of range.
+    pub fn load(name: ModelName, config: EngineConfig) -> Result<Self, BackendError> {
+        let engine = Engine::start(config).map_err(|error| backend_error(&error))?;
+        Ok(Self { inner: Arc::new(Inner { name, engine }) })
+    }
+
+    /// What the loaded file says about itself.
+    pub fn info(&self) -> &ModelInfo {
+        self.inner.engine.info()
+    }
+
+    /// What the engine is doing.
+    pub fn load_now(&self) -> LocalLoad {
+        let stats = self.inner.engine.stats();
+        LocalLoad {
+            active: stats.active,
+            queued: stats.queued,
+            tokens_generated: stats.tokens_generated,
+            tokens_prefilled: stats.tokens_prefilled,
+            restarts: stats.restarts,
+        }
+    }
+
+    fn submit_now(&self, job: LocalJob) -> Result<LocalStream, BackendError> {
+        if job.model != self.inner.name {
+            return Err(BackendError::new(FailureClass::ModelMissing, "this engine runs another model"));
+        }
+        let (sink, stream) = LocalStream::channel();
+        let job = Job { prompt: job.prompt, params: job.params, sink: Box::new(sink) };
+        self.inner.engine.submit(job).map_err(not_taken)?;
+        Ok(stream)
+    }
+}
+
+impl LocalInference for LocalEngine {
+    fn submit(&self, job: LocalJob) -> BoxFuture<'static, Result<LocalStream, BackendError>> {
+        // Not before the future is polled: one that is dropped unpolled must not have queued anything.
+        let engine = self.clone();
+        async move { engine.submit_now(job) }.boxed()
+    }
+
+    fn models(&self) -> Vec<LocalModelInfo> {
+        let info = self.info();
+        vec![LocalModelInfo {
+            name: self.inner.name.clone(),
+            architecture: info.architecture.clone(),
+            context_tokens: u32::try_from(info.context_length).unwrap_or(u32::MAX),
+            parameters: info.parameters,
+            quantization: info.quantization.clone(),
+            licence: info.license.clone(),
+            device: info.device.clone(),
+        }]
+    }
+
+    fn status(&self) -> LocalStatus {
+        LocalStatus { state: LocalState::Ready, load: self.load_now() }
+    }
+}

@@ -1,0 +1,211 @@
+//! The embedded model as a backend: the last resort that needs nobody else.
+//!
+//! The backend stands over [`LocalInference`], a seam with two sides: [`LocalEngine`] is the engine itself,
+//! and whoever manages engines (loads them, watches them, replaces a dead one) implements the same trait and
+//! hands jobs through. Tokens do not pass through the manager: a submitted job answers with a bounded
+//! [`LocalStream`] that the engine writes into, and dropping that stream frees the sequence between two tokens.
+//!
+//! Text only: no images, no tools, no JSON mode, one choice.
+//!
+//! # Failure
+//! A full queue is `RateLimited` with a second's wait, so that another backend is asked at once; a prompt too
+//! long is `ContextLength`; a panic or a broken number is `ServerError`, and the engine goes on; a model that
+//! cannot be loaded is `ModelMissing`.
+
+mod engine;
+mod errors;
+mod events;
+mod job;
+mod logprobs;
+mod sink;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use opossum_core::class::FailureClass;
+use opossum_core::ids::{ModelName, ServiceName};
+use opossum_core::needs::Needs;
+pub use opossum_inference::{
+    DeviceChoice, EngineConfig, FinishReason, GenerationParams, Prompt, PromptMessage, Readiness, TokenEvent,
+    TokenSink, TokenUsage,
+};
+
+pub use self::engine::LocalEngine;
+pub use self::errors::backend_error;
+pub use self::sink::{LocalSink, LocalStream};
+use crate::{Backend, BackendError, Call, Reply, UpstreamModel};
+
+/// Something that runs models in this process.
+pub trait LocalInference: Send + Sync + 'static {
+    /// Hands over a job; resolves when it is queued.
+    ///
+    /// Dropping the future takes the job back, dropping the stream cancels it.
+    ///
+    /// # Errors
+    /// `RateLimited` when the queue is full, `ModelMissing` for a model that is not here or cannot be loaded,
+    /// `ServerError` when the engine is gone.
+    fn submit(&self, job: LocalJob) -> BoxFuture<'static, Result<LocalStream, BackendError>>;
+
+    /// The models that can be asked for, loaded or not.
+    fn models(&self) -> Vec<LocalModelInfo>;
+
+    /// How it is. Never blocks.
+    fn status(&self) -> LocalStatus;
+}
+
+/// One generation to run here.
+#[derive(Clone)]
+pub struct LocalJob {
+    /// The model, as [`LocalModelInfo::name`] has it.
+    pub model: ModelName,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How to continue it.
+    pub params: GenerationParams,
+}
+
+impl std::fmt::Debug for LocalJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The prompt is a caller's private text: logs must not carry it.
+        f.debug_struct("LocalJob")
+            .field("model", &self.model)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A model that runs here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalModelInfo {
+    /// The name it is asked for by.
+    pub name: ModelName,
+    /// The architecture its file declares, such as `llama`.
+    pub architecture: String,
+    /// Tokens of prompt and answer together; 0 until it is loaded.
+    pub context_tokens: u32,
+    /// Number of weights; 0 until it is loaded.
+    pub parameters: u64,
+    /// How most weights are stored, such as `Q4_1`.
+    pub quantization: String,
+    /// The licence its file states.
+    pub licence: Option<String>,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+}
+
+/// How local inference is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalStatus {
+    /// Whether it can take jobs.
+    pub state: LocalState,
+    /// What it is doing; zeros while nothing is loaded.
+    pub load: LocalLoad,
+}
+
+/// Whether local inference can take jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LocalState {
+    /// No model is configured.
+    #[default]
+    Absent,
+    /// The model is being loaded; jobs wait.
+    Loading,
+    /// Jobs are taken.
+    Ready,
+    /// The model could not be loaded, or its engine died; why.
+    Failed(String),
+}
+
+/// What an engine is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalLoad {
+    /// Sequences being computed.
+    pub active: usize,
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Tokens generated since the start.
+    pub tokens_generated: u64,
+    /// Prompt tokens computed since the start.
+    pub tokens_prefilled: u64,
+    /// Panics survived since the start.
+    pub restarts: u64,
+}
+
+/// How long a caller is asked to wait for a place in the queue or for a model that is being loaded.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
+/// Local inference as a backend.
+#[derive(Clone)]
+pub struct TransformersBackend {
+    service: ServiceName,
+    inference: Arc<dyn LocalInference>,
+}
+
+impl TransformersBackend {
+    /// What every model here can do.
+    pub const CAN: Needs = Needs::CHAT
+        .union(Needs::COMPLETION)
+        .union(Needs::SEED)
+        .union(Needs::TOP_K)
+        .union(Needs::PENALTIES)
+        .union(Needs::STOP)
+        .union(Needs::LOGPROBS);
+
+    /// A backend over whoever runs the models.
+    pub fn new(service: ServiceName, inference: Arc<dyn LocalInference>) -> Self {
+        Self { service, inference }
+    }
+}
+
+impl Backend for TransformersBackend {
+    fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    fn generate(&self, call: Call) -> BoxFuture<'static, Result<Reply, BackendError>> {
+        let inference = Arc::clone(&self.inference);
+        async move {
+            let shape = logprobs::Shape::of(&call.request.prompt);
+            let mut stream = inference.submit(job::translate(&call)?).await?;
+            // A refusal (a prompt too long, say) comes before anything else and belongs in the head.
+            let first = stream.recv().await;
+            let reader = events::Reader::new(shape);
+            if call.request.stream {
+                let events = events::EventsOf::start(stream, reader, first)?;
+                return Ok(Reply::Stream(Box::pin(events)));
+            }
+            let answer = events::whole(stream, reader, first, call.model.as_str()).await?;
+            Ok(Reply::Whole(Box::new(answer)))
+        }
+        .boxed()
+    }
+
+    fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {
+        let models = self.inference.models().into_iter().map(|model| UpstreamModel {
+            name: model.name,
+            can: Self::CAN,
+            context_tokens: (model.context_tokens > 0).then_some(model.context_tokens),
+        });
+        futures::future::ready(Ok(models.collect())).boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Result<(), BackendError>> {
+        let life = match self.inference.status().state {
+            LocalState::Ready => Ok(()),
+            LocalState::Absent => {
+                Err(BackendError::new(FailureClass::ModelMissing, "no model is configured"))
+            }
+            LocalState::Loading => {
+                Err(BackendError::new(FailureClass::RateLimited, "the model is being loaded")
+                    .with_retry_after(Some(BUSY_WAIT)))
+            }
+            LocalState::Failed(why) => Err(BackendError::new(FailureClass::ServerError, why)),
+        };
+        futures::future::ready(life).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;
