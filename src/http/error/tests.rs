@@ -40,7 +40,8 @@ fn documented() -> Vec<(String, u16, String)> {
     let text = include_str!("../../../docs/errors.md");
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let cells: Vec<&str> =
+            row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         assert_eq!(cells.len(), 5, "{row}");
         assert!(cells.iter().all(|cell| !cell.is_empty()), "{row}");
         (cells[0].to_owned(), cells[1].parse().unwrap(), cells[2].to_owned())
@@ -50,8 +51,10 @@ fn documented() -> Vec<(String, u16, String)> {
 
 #[test]
 fn the_documentation_lists_every_code_as_it_is() {
-    let in_code: Vec<_> =
-        Code::ALL.iter().map(|code| (code.as_str().to_owned(), code.status(), code.kind().to_owned())).collect();
+    let in_code: Vec<_> = Code::ALL
+        .iter()
+        .map(|code| (code.as_str().to_owned(), code.status(), code.kind().to_owned()))
+        .collect();
     assert_eq!(documented(), in_code);
 }
 
@@ -74,7 +77,9 @@ fn a_wait_is_named_on_every_429_and_503_and_never_rounded_down() {
         let seconds = ApiError::of(code).retry_after_seconds();
         assert_eq!(seconds, matches!(code.status(), 429 | 503).then_some(1), "{}", code.as_str());
     }
-    for (delay, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60), (u64::MAX, u64::MAX / 1000 + 1)] {
+    for (delay, seconds) in
+        [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60), (u64::MAX, u64::MAX / 1000 + 1)]
+    {
         let error = ApiError::of(Code::Overloaded).with_retry_after(Duration::from_millis(delay));
         assert_eq!(error.retry_after_seconds(), Some(seconds));
     }
@@ -93,7 +98,8 @@ async fn a_response_carries_what_a_client_acts_on() {
     assert_eq!(header(&response, "www-authenticate"), Some("Bearer"));
     assert_eq!(header(&response, "retry-after"), None);
 
-    let error = ApiError::from(PipelineError::BackendsUnavailable { retry_after: Duration::from_millis(2500) });
+    let error =
+        ApiError::from(PipelineError::BackendsUnavailable { retry_after: Duration::from_millis(2500) });
     let response = error.response("req-1");
     assert_eq!(response.status().as_u16(), 503);
     assert_eq!(header(&response, "content-type"), Some("application/json"));

@@ -87,7 +87,7 @@ impl Collector {
     }
 
     /// The whole answer; `None` for a stream that was not complete, which must never look like an answer.
-    pub fn into_answer(self) -> Option<Answer> {
+    pub fn finish(self) -> Option<Answer> {
         if self.choices.is_empty() {
             return None;
         }
@@ -114,30 +114,30 @@ impl Growing {
 }
 
 /// The events of a stream that says the whole answer at once.
-pub fn replay(answer: &Answer) -> Vec<StreamEvent> {
+pub fn replay(answer: Answer) -> Vec<StreamEvent> {
     let mut events = Vec::with_capacity(2 + 2 * answer.choices.len());
-    events.push(StreamEvent::Model(answer.model.clone()));
-    for choice in &answer.choices {
+    events.push(StreamEvent::Model(answer.model));
+    for choice in answer.choices {
         replay_choice(choice, &mut events);
     }
     events.extend(answer.usage.map(StreamEvent::Usage));
     events
 }
 
-fn replay_choice(choice: &Choice, events: &mut Vec<StreamEvent>) {
+fn replay_choice(choice: Choice, events: &mut Vec<StreamEvent>) {
     let index = choice.index;
-    let something = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    events.extend(something(&choice.reasoning).map(|text| StreamEvent::Reasoning { index, text }));
-    let logprobs = choice.logprobs.clone();
-    events.extend(something(&choice.text).map(|text| StreamEvent::Text { index, text, logprobs }));
-    events.extend(something(&choice.refusal).map(|text| StreamEvent::Refusal { index, text }));
-    events.extend(choice.tool_calls.iter().zip(0..).map(|(tool, call)| StreamEvent::ToolCall {
+    let something = |text: Option<String>| text.filter(|text| !text.is_empty());
+    events.extend(something(choice.reasoning).map(|text| StreamEvent::Reasoning { index, text }));
+    let logprobs = choice.logprobs;
+    events.extend(something(choice.text).map(|text| StreamEvent::Text { index, text, logprobs }));
+    events.extend(something(choice.refusal).map(|text| StreamEvent::Refusal { index, text }));
+    events.extend(choice.tool_calls.into_iter().zip(0..).map(|(tool, call)| StreamEvent::ToolCall {
         index,
         call,
-        id: Some(tool.id.clone()),
-        name: Some(tool.name.clone()),
-        arguments: tool.arguments.clone(),
-        signature: tool.signature.clone(),
+        id: Some(tool.id),
+        name: Some(tool.name),
+        arguments: tool.arguments,
+        signature: tool.signature,
     }));
     events.push(StreamEvent::Finish { index, reason: choice.finish });
 }

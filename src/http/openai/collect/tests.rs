@@ -22,13 +22,13 @@ fn collected(events: &[StreamEvent]) -> Option<Answer> {
     let mut collector = Collector::new("asked");
     collector.add(events);
     assert_eq!(collector.is_complete(), collector_finishes(events));
-    collector.into_answer()
+    collector.finish()
 }
 
 fn collector_finishes(events: &[StreamEvent]) -> bool {
     let mut collector = Collector::default();
     collector.add(events);
-    collector.into_answer().is_some()
+    collector.finish().is_some()
 }
 
 /// Everything an answer holds, in a form that can be compared.
@@ -61,9 +61,13 @@ fn pieces_become_one_answer() {
     .unwrap();
     assert_eq!((answer.model.as_str(), answer.usage), ("real", Some(usage(2))));
     assert_eq!(answer.choices[0].text.as_deref(), Some("ab"));
-    let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into(), signature: Some("s".into()) };
+    let call =
+        ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into(), signature: Some("s".into()) };
     assert_eq!(answer.choices[1].tool_calls, [call]);
-    assert_eq!((answer.choices[1].text.as_deref(), answer.choices[1].finish), (None, FinishReason::ToolCalls));
+    assert_eq!(
+        (answer.choices[1].text.as_deref(), answer.choices[1].finish),
+        (None, FinishReason::ToolCalls)
+    );
 }
 
 #[test]
@@ -139,7 +143,7 @@ proptest! {
             prompt: prompt.into(), completion: completion.into(), cached: 1, reasoning: 2,
         });
         let answer = Answer { model, choices, usage };
-        let events = replay(&answer);
+        let events = replay(answer.clone());
         for event in &events {
             if let StreamEvent::Text { text, .. } | StreamEvent::Reasoning { text, .. } = event {
                 prop_assert!(!text.is_empty());

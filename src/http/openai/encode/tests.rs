@@ -40,7 +40,11 @@ fn stream(kind: Kind, include_usage: bool, events: &[StreamEvent]) -> (StreamEnc
 }
 
 fn json_frames(frames: &[String]) -> Vec<Value> {
-    frames.iter().filter(|frame| *frame != "[DONE]").map(|frame| serde_json::from_str(frame).unwrap()).collect()
+    frames
+        .iter()
+        .filter(|frame| *frame != "[DONE]")
+        .map(|frame| serde_json::from_str(frame).unwrap())
+        .collect()
 }
 
 fn call(call: u32, first: bool, arguments: &str, signature: Option<&str>) -> StreamEvent {
@@ -114,7 +118,8 @@ fn tool_calls_reasoning_and_refusals_have_their_deltas() {
         end(0, FinishReason::ToolCalls),
     ];
     let (_, frames) = stream(Kind::Chat, false, &events);
-    let deltas: Vec<Value> = json_frames(&frames).iter().map(|frame| frame["choices"][0]["delta"].clone()).collect();
+    let deltas: Vec<Value> =
+        json_frames(&frames).iter().map(|frame| frame["choices"][0]["delta"].clone()).collect();
     assert_eq!(
         deltas,
         [
@@ -144,7 +149,9 @@ fn each_choice_begins_and_ends_by_itself() {
     assert!(encoder.is_complete());
     let seen: Vec<(u64, bool)> = json_frames(&frames(&out))
         .iter()
-        .map(|frame| (frame["choices"][0]["index"].as_u64().unwrap(), frame["choices"][0]["delta"]["role"].is_string()))
+        .map(|frame| {
+            (frame["choices"][0]["index"].as_u64().unwrap(), frame["choices"][0]["delta"]["role"].is_string())
+        })
         .collect();
     assert_eq!(seen, [(2, true), (2, false), (0, true), (0, false), (0, false), (2, false)]);
 }
@@ -167,7 +174,10 @@ fn a_completion_stream_has_texts_and_no_roles() {
             "choices": [{"index": 0, "text": "a", "logprobs": null, "finish_reason": null}]})
     );
     assert_eq!(frames.len(), 4);
-    assert_eq!(frames[3]["choices"][0], json!({"index": 1, "text": "", "logprobs": null, "finish_reason": "length"}));
+    assert_eq!(
+        frames[3]["choices"][0],
+        json!({"index": 1, "text": "", "logprobs": null, "finish_reason": "length"})
+    );
 }
 
 #[test]

@@ -195,7 +195,10 @@ fn wrong_messages_are_named() {
         (r#"{"role":"user","content":[]}"#, "messages[0].content"),
         (r#"{"role":"user","content":["a"]}"#, "messages[0].content[0]"),
         (r#"{"role":"user","content":[{"type":"video"}]}"#, "messages[0].content[0].type"),
-        (r#"{"role":"user","content":"a","tool_calls":[{"id":"1","function":{"name":"f","arguments":""}}]}"#, "messages[0].tool_calls"),
+        (
+            r#"{"role":"user","content":"a","tool_calls":[{"id":"1","function":{"name":"f","arguments":""}}]}"#,
+            "messages[0].tool_calls",
+        ),
         (r#"{"role":"user","content":"a","tool_call_id":"1"}"#, "messages[0].tool_call_id"),
         (r#"{"role":"tool","content":"a","tool_call_id":""}"#, "messages[0].tool_call_id"),
         (
@@ -213,21 +216,30 @@ fn wrong_messages_are_named() {
 
 #[test]
 fn wrong_tools_are_named() {
-    let tool = |function: &str| chat_with(&format!(r#","tools":[{{"type":"function","function":{function}}}]"#));
+    let tool =
+        |function: &str| chat_with(&format!(r#","tools":[{{"type":"function","function":{function}}}]"#));
     refused(tool("{}"), Code::MissingParameter, "tools[0].function.name");
     refused(tool(r#"{"name":""}"#), Code::InvalidValue, "tools[0].function.name");
     refused(tool(r#"{"name":"a b"}"#), Code::InvalidValue, "tools[0].function.name");
-    refused(tool(&format!(r#"{{"name":"{}"}}"#, "a".repeat(65))), Code::InvalidValue, "tools[0].function.name");
+    refused(
+        tool(&format!(r#"{{"name":"{}"}}"#, "a".repeat(65))),
+        Code::InvalidValue,
+        "tools[0].function.name",
+    );
     refused(tool(r#"{"name":"f","parameters":[]}"#), Code::InvalidValue, "tools[0].function.parameters");
     refused(tool(r#"{"name":"f","strict":1}"#), Code::InvalidValue, "tools[0].function.strict");
     refused(
-        chat_with(r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"f"}}]"#),
+        chat_with(
+            r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"f"}}]"#,
+        ),
         Code::InvalidValue,
         "tools[1].function.name",
     );
     refused(chat_with(r#","tools":[{"type":"custom"}]"#), Code::UnsupportedParameter, "tools[0].type");
     refused(
-        chat_with(r#","tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}}"#),
+        chat_with(
+            r#","tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}}"#,
+        ),
         Code::InvalidValue,
         "tool_choice",
     );
@@ -264,7 +276,8 @@ fn too_many_of_anything_is_refused_before_it_is_kept() {
     good(&chat_with(&format!(r#","tools":[{}]"#, tools(256))));
     refused(chat_with(&format!(r#","tools":[{}]"#, tools(257))), Code::InvalidValue, "tools");
     let image = r#"{"type":"image_url","image_url":{"url":"https://example.org/a.png"}}"#;
-    let pictures = |count| chat_of(&format!(r#"[{message},{{"role":"user","content":{}}}]"#, many(count, image)));
+    let pictures =
+        |count| chat_of(&format!(r#"[{message},{{"role":"user","content":{}}}]"#, many(count, image)));
     good(&pictures(8));
     refused(pictures(9), Code::InvalidValue, "messages[1].content");
 }
@@ -272,16 +285,32 @@ fn too_many_of_anything_is_refused_before_it_is_kept() {
 #[test]
 fn what_cannot_be_honoured_is_named() {
     for name in [
-        "api_base", "api_key", "base_url", "functions", "function_call", "audio", "prediction", "verbosity",
-        "web_search_options", "min_p", "Temperature",
+        "api_base",
+        "api_key",
+        "base_url",
+        "functions",
+        "function_call",
+        "audio",
+        "prediction",
+        "verbosity",
+        "web_search_options",
+        "min_p",
+        "Temperature",
     ] {
-        refused(chat_with(&format!(r#","{name}":"http://attacker.example/""#)), Code::UnsupportedParameter, name);
+        refused(
+            chat_with(&format!(r#","{name}":"http://attacker.example/""#)),
+            Code::UnsupportedParameter,
+            name,
+        );
     }
     for (fields, param) in [
         (r#","modalities":["text","audio"]"#, "modalities"),
         (r#","store":true"#, "store"),
         (r#","service_tier":"flex""#, "service_tier"),
-        (r#","stream":true,"stream_options":{"include_obfuscation":true}"#, "stream_options.include_obfuscation"),
+        (
+            r#","stream":true,"stream_options":{"include_obfuscation":true}"#,
+            "stream_options.include_obfuscation",
+        ),
         (r#","stream":true,"stream_options":{"x":1}"#, "stream_options.x"),
         (r#","response_format":{"type":"text","x":1}"#, "response_format.x"),
     ] {
@@ -290,7 +319,10 @@ fn what_cannot_be_honoured_is_named() {
     for (message, param) in [
         (r#"{"role":"user","content":"a","mood":"b"}"#, "messages[0].mood"),
         (r#"{"role":"assistant","content":"a","function_call":{}}"#, "messages[0].function_call"),
-        (r#"{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}"#, "messages[0].content[0].input_audio"),
+        (
+            r#"{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}"#,
+            "messages[0].content[0].input_audio",
+        ),
         (r#"{"role":"user","content":[{"type":"file"}]}"#, "messages[0].content[0].type"),
     ] {
         refused(chat_of(&format!("[{message}]")), Code::UnsupportedParameter, param);

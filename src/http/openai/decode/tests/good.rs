@@ -68,10 +68,7 @@ fn the_smallest_mass_stays_above_zero() {
 #[test]
 fn text_is_taken_byte_for_byte() {
     let text = "NUL \0, ANSI \u{1b}[31m, CRLF \r\n, data: [DONE]\n\n, é 漢 🦝 \u{2028}";
-    let body = chat_of(&format!(
-        r#"[{{"role":"user","content":{}}}]"#,
-        serde_json::to_string(text).unwrap()
-    ));
+    let body = chat_of(&format!(r#"[{{"role":"user","content":{}}}]"#, serde_json::to_string(text).unwrap()));
     assert_eq!(messages(good(&body))[0].content, Content::Text(text.into()));
     // Escapes of characters outside the basic plane are pairs.
     let body = chat_of(r#"[{"role":"user","content":"\ud83e\udd9d"}]"#);
@@ -93,7 +90,11 @@ fn a_tool_loop_survives_with_its_signatures() {
     let decoded = good(body);
     let tool = &decoded.request.tools[0];
     assert_eq!((tool.name.as_str(), tool.strict), ("get", Some(true)));
-    assert_eq!(tool.parameters.as_ref().unwrap().get(), r#"{"type": "object"}"#, "the schema is not rewritten");
+    assert_eq!(
+        tool.parameters.as_ref().unwrap().get(),
+        r#"{"type": "object"}"#,
+        "the schema is not rewritten"
+    );
     assert_eq!(decoded.request.tool_choice, ToolChoice::Function("get".into()));
     let messages = messages(decoded);
     assert_eq!((messages[0].role, messages[0].name.as_deref()), (Role::System, Some("boss")));
@@ -135,7 +136,9 @@ fn completions_arrive() {
     let decoded = good_completion(&completion_with(
         r#","suffix":"end","echo":true,"logprobs":5,"best_of":1,"max_tokens":9,"stream":true"#,
     ));
-    assert!(decoded.request.needs().contains(Needs::COMPLETION | Needs::SUFFIX | Needs::ECHO | Needs::LOGPROBS));
+    assert!(
+        decoded.request.needs().contains(Needs::COMPLETION | Needs::SUFFIX | Needs::ECHO | Needs::LOGPROBS)
+    );
     assert_eq!(decoded.request.params.logprobs, Some(5));
     let Prompt::Text { prompt, suffix, echo } = decoded.request.prompt else { panic!("not a text") };
     assert_eq!((prompt.as_str(), suffix.as_deref(), echo), ("once", Some("end"), true));

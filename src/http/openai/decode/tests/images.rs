@@ -13,7 +13,8 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 
 fn png(width: u32, height: u32) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-    [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), chunk(b"IDAT", &[1, 2, 3]), chunk(b"IEND", &[])].concat()
+    [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), chunk(b"IDAT", &[1, 2, 3]), chunk(b"IEND", &[])]
+        .concat()
 }
 
 fn jpeg(width: u16, height: u16) -> Vec<u8> {
@@ -62,7 +63,9 @@ fn inline_images_of_all_four_types_are_taken() {
         let body = image_at(&data_url(mime, &bytes));
         let Prompt::Chat(messages) = good(&body).request.prompt else { panic!("not a chat") };
         let Content::Parts(parts) = &messages[0].content else { panic!("no parts") };
-        let Part::Image(Image { source: ImageSource::Inline { mime: got, base64 }, detail: None }) = &parts[0] else {
+        let Part::Image(Image { source: ImageSource::Inline { mime: got, base64 }, detail: None }) =
+            &parts[0]
+        else {
             panic!("not inline")
         };
         assert_eq!(got, mime);

@@ -24,8 +24,18 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         prop_oneof![Just("user"), Just("text"), Just("function"), Just("image_url")].prop_map(|s| json!(s)),
     ];
     let key = prop_oneof![
-        Just("role"), Just("content"), Just("type"), Just("text"), Just("function"), Just("name"), Just("url"),
-        Just("image_url"), Just("tool_calls"), Just("id"), Just("arguments"), Just("x"),
+        Just("role"),
+        Just("content"),
+        Just("type"),
+        Just("text"),
+        Just("function"),
+        Just("name"),
+        Just("url"),
+        Just("image_url"),
+        Just("tool_calls"),
+        Just("id"),
+        Just("arguments"),
+        Just("x"),
     ];
     leaf.prop_recursive(5, 40, 6, move |inner| {
         prop_oneof![
