@@ -50,6 +50,16 @@ fn a_freed_slot_goes_to_batch_below_its_share_then_to_live() {
 }
 
 #[test]
+fn a_newcomer_does_not_overtake_who_waits() {
+    let mut limiter = limiter(1);
+    run(&mut limiter, Lane::Live, 2);
+    limiter.release(Lane::Live, None);
+    limiter.arrive(Lane::Live, Instant::now());
+    assert_eq!(limiter.counts().live.running, 0, "the slot is for the one who came first");
+    assert_eq!(limiter.admit_next(), Some(Lane::Live));
+}
+
+#[test]
 fn the_time_to_come_again_follows_queue_and_service() {
     let mut limiter = limiter(10);
     run(&mut limiter, Lane::Live, 1);

@@ -8,6 +8,7 @@ use super::face::{Admission, Face, Trip};
 use super::gate::BackendGate;
 use super::machine::{Breaker, Hold, Signal, Verdict};
 use super::status::{BackendStatus, BreakerStatus};
+use super::window::Window;
 use super::words::{Entry, LeaseId, Outcome, Refused, Report, Scope, StateName, Transition, Transitions};
 use crate::class::{BreakerEffect, FailureClass};
 use crate::ids::ModelName;
@@ -49,9 +50,16 @@ impl BackendBreaker {
         &self.config
     }
 
-    /// Takes new numbers; states stay, windows of another length start anew with the next opening.
+    /// Takes new numbers. States and counts stay, except that a window of another length starts anew, and
+    /// that what failures opened closes where they no longer may.
     pub fn reconfigure(&mut self, config: BreakerConfig) {
+        let window = self.config.window;
         self.config = config.bounded();
+        if self.config.window != window {
+            for breaker in self.models.values_mut().chain([&mut self.transport]) {
+                breaker.window = Window::new(self.config.window);
+            }
+        }
         if !self.config.enabled {
             for breaker in self.models.values_mut().chain([&mut self.transport]) {
                 if !matches!(breaker.face.trip, Trip::Closed { .. }) {

@@ -122,3 +122,25 @@ fn a_missing_model_is_off_alone_and_comes_back_when_it_is_there() {
     assert_eq!((transitions[0].from, transitions[0].to), (StateName::Disabled, StateName::Closed));
     assert_eq!(bench.enter(), Ok(Entry::Normal));
 }
+
+#[test]
+fn only_a_trial_lifts_a_hold() {
+    for class in [Class::QuotaExhausted, Class::ModelMissing] {
+        let mut bench = Bench::new(BreakerConfig::default());
+        bench.fail(class);
+        // It began before the hold and says nothing of now.
+        assert!(bench.report(OK, None, None).is_empty());
+        bench.refused();
+    }
+}
+
+#[test]
+fn of_several_reasons_the_longest_is_named() {
+    let mut bench = opened();
+    bench.report(limited(Class::RateLimited, secs(90)), None, None);
+    assert_eq!(bench.refused(), Refused { reason: RefusedWhy::Cooling, retry_in: secs(90) });
+    bench.fail(Class::BadCredential);
+    assert_eq!(bench.refused(), Refused { reason: RefusedWhy::Disabled, retry_in: secs(300) });
+    bench.report(limited(Class::RateLimited, secs(500)), None, None);
+    assert_eq!(bench.refused(), Refused { reason: RefusedWhy::Cooling, retry_in: secs(500) });
+}

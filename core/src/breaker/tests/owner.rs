@@ -57,3 +57,15 @@ fn the_number_of_models_is_bounded() {
     }
     assert_eq!(bench.breaker.status(bench.at).models.len(), 1024);
 }
+
+#[test]
+fn new_numbers_take_effect_without_losing_a_state() {
+    let mut bench = opened();
+    bench.breaker.reconfigure(BreakerConfig { window: secs(20), ..BreakerConfig::default() });
+    assert_eq!(bench.state(), StateName::Open);
+    bench.breaker.reconfigure(BreakerConfig { enabled: false, ..BreakerConfig::default() });
+    assert_eq!(bench.enter(), Ok(Entry::Normal));
+    bench.breaker.reconfigure(BreakerConfig { failure_threshold: 1, ..BreakerConfig::default() });
+    bench.fail(Class::Stalled);
+    assert_eq!(bench.state(), StateName::Open);
+}

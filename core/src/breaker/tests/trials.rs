@@ -136,3 +136,18 @@ fn a_permit_of_a_lost_instance_is_no_permit_here() {
     bench.report(failed(Class::ServerError), Some(old), None);
     assert_eq!(bench.state(), StateName::HalfOpen);
 }
+
+#[test]
+fn a_permit_of_an_earlier_episode_lifts_nothing_later() {
+    let mut bench = opened();
+    bench.fail(Class::QuotaExhausted);
+    bench.pass(secs(3600));
+    let hung = bench.trial();
+    bench.pass(secs(20));
+    let lease = bench.trial();
+    bench.report(failed(Class::ServerError), Some(lease), None);
+    bench.pass(secs(120));
+    bench.trial();
+    bench.report(OK, Some(hung), None);
+    assert_eq!(bench.state(), StateName::Exhausted);
+}

@@ -133,3 +133,13 @@ fn a_breaker_that_is_off_never_opens_but_listens_to_the_upstream() {
     bench.report(limited(Class::RateLimited, secs(9)), None, None);
     assert_eq!(bench.refused().reason, RefusedWhy::Cooling);
 }
+
+#[test]
+fn silence_after_the_connection_is_the_models_fault_and_not_the_transports() {
+    let mut bench = Bench::new(BreakerConfig::default());
+    for model in ["a", "b", "c", "d", "e", "f"] {
+        bench.model = model.into();
+        bench.fail(Class::FirstTokenTimeout);
+    }
+    assert_eq!(bench.transport(), StateName::Closed);
+}
