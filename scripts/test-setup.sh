@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and says what it does. Asks nothing, changes nothing outside the checkout
-# but the model cache. `test-setup.sh clients` installs the client libraries only.
+# Installs what the tests need and says what it does. Asks nothing; outside the checkout it changes the model
+# cache only. `test-setup.sh clients` installs the client libraries only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,12 +21,17 @@ clients() {
 }
 
 model() {
-    if [ -f "models/$model_file" ] || [ -f "$cache/$model_file" ]; then
+    if [ -e "models/$model_file" ]; then
         return
     fi
-    echo "==> Fetching $model for the tests into the cache ($cache)"
-    cargo build --bin opossum
-    QUANTIZED_MODEL_DIR="$cache" "${CARGO_TARGET_DIR:-target}/debug/opossum" models pull "$model"
+    if [ ! -f "$cache/$model_file" ]; then
+        echo "==> Fetching $model for the tests into the cache ($cache)"
+        cargo build --bin opossum
+        QUANTIZED_MODEL_DIR="$cache" "${CARGO_TARGET_DIR:-target}/debug/opossum" models pull "$model"
+    fi
+    echo "==> Linking $model_file from the cache ($cache) into models/"
+    mkdir -p models
+    ln -sfn "$(realpath "$cache/$model_file")" "models/$model_file"
 }
 
 clients
