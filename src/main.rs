@@ -1,1 +1,7 @@
-fn main() {}
+//! The `opossum` binary; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    opossum::cli::run(std::env::args_os())
+}

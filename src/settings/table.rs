@@ -176,7 +176,7 @@ pub const KEYS: &[Key] = &[
     key("monitor.interval", "AVAILABILITY_CHECK_INTERVAL", "30", Kind::Seconds, "Time between two probes of a backend."),
     key("monitor.timeout", "AVAILABILITY_CHECK_TIMEOUT", "2", Kind::Seconds, "The longest a probe may take."),
 
-    key("routing.arms.*.capability", "", "", Kind::Number, "How good its answers are thought to be, 0 to 1; only the order among backends matters."),
+    key("routing.arms.*.capability", "", "", Kind::Number, "How good its answers are thought to be, 0 to 1; only the order among backends matters. Unset: hosted models over self-hosted ones over the embedded one."),
     key("routing.arms.*.price_in", "", "", Kind::Number, "US dollars for a million tokens of prompt."),
     key("routing.arms.*.price_out", "", "", Kind::Number, "US dollars for a million tokens of answer."),
     key("routing.arms.*.context_tokens", "", "", Kind::Count, "Longest context in tokens."),
