@@ -18,6 +18,9 @@ pub enum ActorError {
     /// The actor is gone and was not replaced yet, or went while the message was queued.
     #[error("the actor is gone")]
     Closed,
+    /// The thread or event loop of the actors could not be made.
+    #[error("the actors' thread could not be started")]
+    NotStarted,
     /// No answer in the time given. The work is cancelled where it can be.
     #[error("the actor did not answer in time")]
     Timeout,
@@ -32,6 +35,7 @@ impl ActorError {
             Self::Restarting => "restarting",
             Self::Full => "full",
             Self::Closed => "closed",
+            Self::NotStarted => "not_started",
             Self::Timeout => "timeout",
         }
     }

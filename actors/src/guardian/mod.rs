@@ -41,6 +41,7 @@ pub use reference::ActorRef;
 pub use restarts::{RestartCause, RestartCounts};
 pub use worker::{Handle, Reply, Worker};
 
+pub(crate) use panics::catch_future;
 pub(crate) use reference::{Blueprint, Slot};
 
 /// Messages one mailbox holds before [`ActorError::Full`].

@@ -1,12 +1,15 @@
 //! Talking to a guarded actor, whichever address it has at the moment.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle, Context, Handler, Message, Supervisor};
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
+
+use crate::telemetry::Telemetry;
 
 use super::call::{Call, Caller, Ping, Poison};
 use super::panics::Panic;
@@ -20,6 +23,7 @@ pub(crate) struct Blueprint<W> {
     pub(crate) name: Arc<str>,
     pub(crate) factory: Box<dyn Fn() -> W + Send + Sync>,
     pub(crate) backoff: BackoffPolicy,
+    pub(crate) telemetry: Arc<dyn Telemetry>,
     pub(crate) restarts: Restarts,
 }
 
@@ -35,6 +39,14 @@ impl<W> Blueprint<W> {
             restart_in_ms = delay.as_millis(),
             "actor panicked; its state is built anew"
         );
+        self.telemetry.actor_restarted(&self.name, cause);
+    }
+
+    /// The one place that tells of an actor that was lost.
+    fn replaced(&self, cause: RestartCause) {
+        self.restarts.count(cause);
+        tracing::error!(actor = %self.name, cause = cause.label(), "actor lost and replaced");
+        self.telemetry.actor_restarted(&self.name, cause);
     }
 
     /// The one place that tells of a panic outside of a worker's state.
@@ -65,8 +77,7 @@ impl<W: Worker> Slot<W> {
     /// Starts a new actor in the place of this one. Whatever the old one had queued is lost; its
     /// callers see [`ActorError::Closed`], or their timeout when it hangs.
     pub(crate) fn replace(&self, arbiter: &ArbiterHandle, cause: RestartCause) {
-        self.blueprint.restarts.count(cause);
-        tracing::error!(actor = %self.blueprint.name, cause = cause.label(), "actor replaced");
+        self.blueprint.replaced(cause);
         self.addr.store(Arc::new(spawn(arbiter, &self.blueprint)));
     }
 
@@ -79,6 +90,16 @@ impl<W: Worker> Slot<W> {
         let reserved = Addr::clone(&self.addr.load());
         offer(&reserved, Ping(tx))?;
         Ok(rx)
+    }
+
+    /// Makes the worker panic inside a handler, as if by a bug; resolves when it did.
+    pub(crate) fn poison(&self) -> impl Future<Output = Result<(), ActorError>> + Send + 'static {
+        let (caller, answer) = Caller::waiting();
+        let sent = self.send(Poison(caller));
+        async move {
+            sent?;
+            answer.await.unwrap_or(Err(ActorError::Closed))
+        }
     }
 
     /// Whether the present mailbox is open.
@@ -158,15 +179,10 @@ impl<W: Worker> ActorRef<W> {
         self.slot.send(Call { msg, caller: Caller::nobody() })
     }
 
-    /// Fault injection: the worker panics in a handler as if by a bug, and this caller is told so.
-    /// For test hooks only; nothing in the service calls it by itself.
-    ///
-    /// # Errors
-    /// Always one: [`ActorError::Panicked`] when the fault was injected.
-    pub async fn poison(&self, timeout: Duration) -> Result<(), ActorError> {
-        let (caller, answer) = Caller::waiting();
-        self.slot.send(Poison(caller))?;
-        outcome(tokio::time::timeout(timeout, answer).await)
+    /// Makes the worker panic inside a handler, as if by a bug.
+    #[cfg(test)]
+    pub(crate) fn poison(&self) -> impl Future<Output = Result<(), ActorError>> + Send + 'static {
+        self.slot.poison()
     }
 
     /// The actor's name in logs and metrics.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::outbox::Outbox;
 use crate::registry::Registry;
+use crate::telemetry::NoTelemetry;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -134,8 +135,13 @@ fn on_paused_time<F: Future<Output = ()>>(test: F) {
 
 fn counter(knobs: &Arc<Knobs>) -> ActorRef<Counter> {
     let knobs = Arc::clone(knobs);
-    Registry::default()
-        .spawn(&Arbiter::current(), "counter", BackoffPolicy::default(), move || Counter::new(&knobs))
+    Registry::default().spawn(
+        &Arbiter::current(),
+        "counter",
+        BackoffPolicy::default(),
+        Arc::new(NoTelemetry),
+        move || Counter::new(&knobs),
+    )
 }
 
 async fn add(actor: &ActorRef<Counter>, n: u64) -> Result<u64, ActorError> {
@@ -153,7 +159,7 @@ fn one_poisoned_message_of_a_hundred_fails_alone() {
         let after = (0..49).map(|_| good(actor.clone()));
         let (before, poisoned, after) = futures::join!(
             futures::future::join_all(before),
-            actor.poison(SECOND),
+            actor.poison(),
             futures::future::join_all(after),
         );
         assert_eq!(before, (6..56).map(Ok).collect::<Vec<_>>());
@@ -171,13 +177,8 @@ fn several_poisoned_messages_in_one_queue_fail_only_themselves() {
     on_paused_time(async {
         let actor = counter(&Arc::default());
         let begun = Instant::now();
-        let (a, first, b, second, c) = futures::join!(
-            add(&actor, 1),
-            actor.poison(SECOND),
-            add(&actor, 1),
-            actor.poison(SECOND),
-            add(&actor, 1),
-        );
+        let (a, first, b, second, c) =
+            futures::join!(add(&actor, 1), actor.poison(), add(&actor, 1), actor.poison(), add(&actor, 1),);
         assert_eq!((a, b, c), (Ok(1), Ok(1), Ok(1)));
         assert_eq!((first, second), (Err(ActorError::Panicked), Err(ActorError::Panicked)));
         assert!(begun.elapsed() < Duration::from_millis(100));
@@ -189,7 +190,7 @@ fn repeated_panics_back_off_and_refuse_at_once_while_the_delay_is_long() {
     on_paused_time(async {
         let actor = counter(&Arc::default());
         for _ in 0..6 {
-            assert_eq!(actor.poison(SECOND).await, Err(ActorError::Panicked));
+            assert_eq!(actor.poison().await, Err(ActorError::Panicked));
         }
         // Delays 0, 10, 20, 40, 80 are over; the sixth is 160 ms.
         let refused = Instant::now();
@@ -206,11 +207,11 @@ fn a_settled_worker_restarts_at_once_again() {
     on_paused_time(async {
         let actor = counter(&Arc::default());
         for _ in 0..3 {
-            assert_eq!(actor.poison(SECOND).await, Err(ActorError::Panicked));
+            assert_eq!(actor.poison().await, Err(ActorError::Panicked));
         }
         assert_eq!(add(&actor, 1).await, Ok(1));
         tokio::time::sleep(2 * SECOND).await;
-        assert_eq!(actor.poison(SECOND).await, Err(ActorError::Panicked));
+        assert_eq!(actor.poison().await, Err(ActorError::Panicked));
         let begun = Instant::now();
         assert_eq!(add(&actor, 1).await, Ok(1));
         assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -254,7 +255,7 @@ fn a_state_that_panics_while_it_is_dropped_leaves_the_mailbox_open() {
         let actor = counter(&knobs);
         assert_eq!(add(&actor, 1).await, Ok(1));
         knobs.drop_panics.store(true, Ordering::SeqCst);
-        assert_eq!(actor.poison(SECOND).await, Err(ActorError::Panicked));
+        assert_eq!(actor.poison().await, Err(ActorError::Panicked));
         knobs.drop_panics.store(false, Ordering::SeqCst);
         assert_eq!(add(&actor, 1).await, Ok(1));
         assert_eq!(actor.restarts().failed_tasks, 1);
@@ -291,7 +292,7 @@ fn asynchronous_answers_outlive_a_restart_of_the_worker() {
     on_paused_time(async {
         let actor = counter(&Arc::default());
         let slow = Slow { time: SECOND / 4, panics: false, done: Arc::default() };
-        let (slow, poisoned) = futures::join!(actor.ask(slow, SECOND), actor.poison(SECOND));
+        let (slow, poisoned) = futures::join!(actor.ask(slow, SECOND), actor.poison());
         assert_eq!(slow, Ok(()));
         assert_eq!(poisoned, Err(ActorError::Panicked));
     });
@@ -341,7 +342,7 @@ fn background_work_of_a_dropped_state_is_not_handed_to_the_next() {
     on_paused_time(async {
         let actor = counter(&Arc::default());
         actor.ask(AddLater { n: 4, panics: false }, SECOND).await.unwrap();
-        assert_eq!(actor.poison(SECOND).await, Err(ActorError::Panicked));
+        assert_eq!(actor.poison().await, Err(ActorError::Panicked));
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert_eq!(add(&actor, 1).await, Ok(1));
     });
@@ -353,7 +354,7 @@ fn timers_belong_to_one_state_and_do_not_pile_up() {
         let knobs: Arc<Knobs> = Arc::default();
         let actor = counter(&knobs);
         for _ in 0..3 {
-            assert_eq!(actor.poison(SECOND).await, Err(ActorError::Panicked));
+            assert_eq!(actor.poison().await, Err(ActorError::Panicked));
         }
         tokio::time::sleep(10 * SECOND + SECOND / 2).await;
         assert_eq!(knobs.ticks.load(Ordering::SeqCst), 10);

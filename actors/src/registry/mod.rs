@@ -1,15 +1,15 @@
 //! Every guarded actor by name, the thread they run on, and the watch over both.
 //!
 //! A guardian survives its worker's panics by itself. What it cannot survive is the loss of its
-//! thread, a handler that never returns, or a bug of its own. [`ServiceMonitor`] finds these from
+//! thread, a handler that never returns, or a bug of its own. [`Watchdog`] finds these from
 //! outside: it runs on a thread of its own, pings each actor, and gives the reference of one that is
 //! dead or silent the address of a new actor. When the thread itself no longer answers, a new one
 //! is started and all actors move there; the old thread, which nobody can stop from outside, ends
 //! when it comes back, if ever.
 
 mod host;
-mod monitor;
-mod system;
+mod threads;
+mod watchdog;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +18,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use actix::ArbiterHandle;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -25,9 +27,11 @@ use crate::guardian::{
     ActorError, ActorRef, BackoffPolicy, Blueprint, RestartCause, RestartCounts, Slot, Worker,
 };
 
+use crate::telemetry::Telemetry;
+
 pub use host::HOST_THREAD;
-pub use monitor::{ServiceMonitor, Watch};
-pub use system::ActorSystem;
+pub use threads::ActorThreads;
+pub use watchdog::{Watch, Watchdog};
 
 /// What is known of one actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +58,14 @@ impl Registry {
         arbiter: &ArbiterHandle,
         name: impl Into<Arc<str>>,
         backoff: BackoffPolicy,
+        telemetry: Arc<dyn Telemetry>,
         factory: impl Fn() -> W + Send + Sync + 'static,
     ) -> ActorRef<W> {
         let blueprint = Blueprint {
             name: name.into(),
             factory: Box::new(factory),
             backoff,
+            telemetry,
             restarts: Default::default(),
         };
         let slot = Arc::new(Slot::start(arbiter, blueprint));
@@ -72,6 +78,21 @@ impl Registry {
     #[must_use]
     pub fn report(&self) -> Vec<ActorReport> {
         self.living().iter().map(|actor| actor.report()).collect()
+    }
+
+    /// Fault injection: makes the first actor of this name, or of this kind (`breaker` for
+    /// `breaker:ollama`), panic in a handler as if by a bug, and waits for its end. For test hooks only;
+    /// nothing in the service calls it by itself.
+    ///
+    /// None when there is no such actor, else what the sender of the poisoned message is told:
+    /// [`ActorError::Panicked`] when all went as it should.
+    pub async fn poison(&self, name: &str) -> Option<ActorError> {
+        let is_meant = |actor: &Arc<dyn Watched>| {
+            let actor = actor.report().name;
+            actor.split(':').next() == Some(name) || *actor == *name
+        };
+        let poisoned = self.living().into_iter().find(is_meant)?.poison();
+        poisoned.await.err()
     }
 
     pub(crate) fn living(&self) -> Vec<Arc<dyn Watched>> {
@@ -93,6 +114,7 @@ pub(crate) trait Watched: Send + Sync {
     fn ping(&self) -> Result<oneshot::Receiver<()>, ActorError>;
     fn replace(&self, arbiter: &ArbiterHandle, cause: RestartCause);
     fn report(&self) -> ActorReport;
+    fn poison(&self) -> BoxFuture<'static, Result<(), ActorError>>;
 }
 
 impl<W: Worker> Watched for Slot<W> {
@@ -102,6 +124,10 @@ impl<W: Worker> Watched for Slot<W> {
 
     fn replace(&self, arbiter: &ArbiterHandle, cause: RestartCause) {
         Slot::replace(self, arbiter, cause);
+    }
+
+    fn poison(&self) -> BoxFuture<'static, Result<(), ActorError>> {
+        Slot::poison(self).boxed()
     }
 
     fn report(&self) -> ActorReport {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::guardian::{Cx, Handle, Reply};
+use crate::telemetry::NoTelemetry;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,8 +51,8 @@ fn quick_watch() -> Watch {
     }
 }
 
-fn system() -> ActorSystem {
-    ActorSystem::start(quick_watch(), BackoffPolicy::default()).unwrap()
+fn system() -> ActorThreads {
+    ActorThreads::start(quick_watch(), BackoffPolicy::default(), Arc::new(NoTelemetry)).unwrap()
 }
 
 async fn say(actor: &ActorRef<Echo>, n: u64) -> Result<u64, ActorError> {
@@ -142,7 +143,7 @@ async fn the_registry_lists_the_living_in_order_and_forgets_the_dropped() {
     let system = system();
     let first = system.spawn("first", || Echo);
     let second = system.spawn("second", || Echo);
-    let names = |system: &ActorSystem| -> Vec<Arc<str>> {
+    let names = |system: &ActorThreads| -> Vec<Arc<str>> {
         system.registry().report().into_iter().map(|actor| actor.name).collect()
     };
     assert_eq!(names(&system), ["first".into(), "second".into()]);

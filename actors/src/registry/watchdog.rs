@@ -76,7 +76,7 @@ impl Pulse {
 }
 
 /// Pings every actor and replaces those that are dead or silent.
-pub struct ServiceMonitor {
+pub struct Watchdog {
     registry: Registry,
     host: Arc<Mutex<Host>>,
     watch: Watch,
@@ -85,7 +85,7 @@ pub struct ServiceMonitor {
     host_not_before: Option<Instant>,
 }
 
-impl ServiceMonitor {
+impl Watchdog {
     pub(crate) fn new(registry: Registry, host: Arc<Mutex<Host>>, watch: Watch) -> Self {
         Self {
             registry,

@@ -10,30 +10,32 @@ use tokio::sync::oneshot;
 
 use super::Registry;
 use super::host::Host;
-use super::monitor::{ServiceMonitor, Watch};
+use super::watchdog::{Watch, Watchdog};
 use crate::guardian::{ActorRef, BackoffPolicy, Worker};
+use crate::telemetry::Telemetry;
 
 /// The actors' thread, its watch and the list of actors. Usable from any thread and runtime; when
 /// it is dropped the actors end.
-pub struct ActorSystem {
+pub struct ActorThreads {
     registry: Registry,
     host: Arc<Mutex<Host>>,
     backoff: BackoffPolicy,
+    telemetry: Arc<dyn Telemetry>,
     /// Dropping it ends the watch.
-    watch: Option<oneshot::Sender<()>>,
+    watch: Mutex<Option<oneshot::Sender<()>>>,
 }
 
-impl ActorSystem {
+impl ActorThreads {
     /// Starts the thread `actors` and the thread `actors-watch`, without any actor yet.
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made.
-    pub fn start(watch: Watch, backoff: BackoffPolicy) -> io::Result<Self> {
+    pub fn start(watch: Watch, backoff: BackoffPolicy, telemetry: Arc<dyn Telemetry>) -> io::Result<Self> {
         let registry = Registry::default();
         let host = Arc::new(Mutex::new(Host::start()?));
-        let monitor = ServiceMonitor::new(registry.clone(), Arc::clone(&host), watch);
-        let stop = start_watch(monitor)?;
-        Ok(Self { registry, host, backoff, watch: Some(stop) })
+        let watchdog = Watchdog::new(registry.clone(), Arc::clone(&host), watch);
+        let stop = start_watch(watchdog)?;
+        Ok(Self { registry, host, backoff, telemetry, watch: Mutex::new(Some(stop)) })
     }
 
     /// Starts a guarded actor. `factory` is called on the actors' thread, once now and once after
@@ -44,7 +46,7 @@ impl ActorSystem {
         factory: impl Fn() -> W + Send + Sync + 'static,
     ) -> ActorRef<W> {
         let arbiter = self.host.lock().arbiter().clone();
-        self.registry.spawn(&arbiter, name, self.backoff, factory)
+        self.registry.spawn(&arbiter, name, self.backoff, Arc::clone(&self.telemetry), factory)
     }
 
     /// The list of all actors.
@@ -55,8 +57,8 @@ impl ActorSystem {
 
     /// Ends the watch and the actors' thread and waits for it, blocking, at most `patience`; whether
     /// it ended. Messages still queued are dropped, so whatever must be saved is asked for before.
-    pub fn stop(mut self, patience: Duration) -> bool {
-        self.watch = None;
+    pub fn stop(&self, patience: Duration) -> bool {
+        *self.watch.lock() = None;
         let host = self.host.lock();
         host.stop();
         host.ended(patience)
@@ -71,19 +73,19 @@ impl ActorSystem {
     }
 }
 
-impl Drop for ActorSystem {
+impl Drop for ActorThreads {
     fn drop(&mut self) {
-        self.watch = None;
+        *self.watch.get_mut() = None;
         self.host.lock().stop();
     }
 }
 
 /// Runs the watch on a thread of its own: what it watches must not be able to block it.
-fn start_watch(monitor: ServiceMonitor) -> io::Result<oneshot::Sender<()>> {
+fn start_watch(watchdog: Watchdog) -> io::Result<oneshot::Sender<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (stop, stopped) = oneshot::channel();
     thread::Builder::new()
         .name("actors-watch".to_owned())
-        .spawn(move || runtime.block_on(monitor.run(stopped)))?;
+        .spawn(move || runtime.block_on(watchdog.run(stopped)))?;
     Ok(stop)
 }
