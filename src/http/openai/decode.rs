@@ -341,3 +341,17 @@ impl<'de, B: WireObject<'de>> Visitor<'de> for Whole<'_, B> {
         self.0.fill(&mut map)
     }
 }
+
+/// For each documented object: its name, the keys that are read, and those among them that are only read to be
+/// refused by name.
+#[cfg(test)]
+pub(crate) fn keys() -> [(&'static str, &'static [&'static str], &'static [&'static str]); 5] {
+    let refused = &["audio", "function_call", "functions", "prediction", "verbosity", "web_search_options"];
+    [
+        ("ChatRequest", ChatBody::KEYS, refused),
+        ("CompletionRequest", CompletionBody::KEYS, &[]),
+        ("ChatMessage", message::MessageBody::KEYS, &["audio", "function_call"]),
+        ("ContentPart", message::PartBody::KEYS, &["file", "input_audio"]),
+        ("StreamOptions", params::StreamOptionsBody::KEYS, &[]),
+    ]
+}
