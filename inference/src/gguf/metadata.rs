@@ -156,7 +156,8 @@ fn read_array(reader: &mut Reader<'_>) -> Result<Array, InferenceError> {
         other => return Err(unknown_type(other)),
     };
     // What cannot fit into the rest of the header is refused before anything is allocated for it.
-    let limit = MAX_ARRAY_ELEMENTS.min(reader.remaining() / smallest);
+    let after_count = reader.remaining().saturating_sub(size_of::<u64>());
+    let limit = MAX_ARRAY_ELEMENTS.min(after_count / smallest);
     let count = reader.count("array length", limit)?;
     Ok(match element_type {
         6 => Array::Floats(collect(count, || Ok(f32::from_le_bytes(reader.array()?)))?),

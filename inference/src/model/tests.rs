@@ -1,1 +1,145 @@
-//! Tests.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::load::rotate_half_order;
+use super::*;
+use crate::gguf::TensorType;
+use crate::testing::{TempModel, TinyLlama};
+use crate::{ErrorKind, PromptMessage};
+
+fn load(model: &TempModel) -> LoadedModel {
+    LoadedModel::load(&LoadOptions::new(model.path())).unwrap()
+}
+
+const TOKENS: [u32; 9] = [1, 60, 70, 80, 90, 100, 110, 120, 130];
+
+#[test]
+fn a_file_says_what_it_is() {
+    let model = load(&TempModel::new(&TinyLlama::default()));
+    let info = model.info();
+    assert_eq!((info.name.as_str(), info.architecture.as_str()), ("tiny", "llama"));
+    assert_eq!((info.context_length, info.vocab), (512, model.tokenizer().vocab()));
+    assert_eq!((info.quantization.as_str(), info.device.as_str()), ("F32", "cpu"));
+    assert_eq!(info.license.as_deref(), Some("apache-2.0"));
+}
+
+#[test]
+fn steps_over_a_cache_give_what_the_whole_gives_at_once() {
+    let mut model = load(&TempModel::new(&TinyLlama::default()));
+    let vocab = model.info().vocab;
+    let whole = model.logits(&TOKENS).unwrap();
+    assert_eq!(whole.len(), TOKENS.len() * vocab);
+    for cut in [1, 4, 8] {
+        let mut cache = model.new_cache();
+        model.step(&TOKENS[..cut], &mut cache).unwrap();
+        for (at, token) in TOKENS.iter().enumerate().skip(cut) {
+            let logits = model.step(&[*token], &mut cache).unwrap();
+            assert_eq!(cache.len(), at + 1);
+            for (ours, reference) in logits.iter().zip(&whole[at * vocab..]) {
+                assert!((ours - reference).abs() < 1e-4, "position {at}: {ours} is not {reference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn later_tokens_do_not_change_earlier_logits() {
+    let mut model = load(&TempModel::new(&TinyLlama::default()));
+    let vocab = model.info().vocab;
+    let mut changed = TOKENS;
+    changed[8] = 7;
+    let (one, other) = (model.logits(&TOKENS).unwrap(), model.logits(&changed).unwrap());
+    assert_eq!(one[..8 * vocab], other[..8 * vocab]);
+    assert_ne!(one[8 * vocab..], other[8 * vocab..]);
+}
+
+#[test]
+fn a_cache_that_grows_keeps_what_it_holds() {
+    let mut model = load(&TempModel::new(&TinyLlama::default()));
+    let vocab = model.info().vocab;
+    let tokens: Vec<u32> = (0..400).map(|at| 10 + at * 7 % 200).collect();
+    let whole = model.logits(&tokens).unwrap();
+    let mut cache = model.new_cache();
+    let last = tokens.chunks(100).map(|chunk| model.step(chunk, &mut cache).unwrap()).last().unwrap();
+    for (ours, reference) in last.iter().zip(&whole[399 * vocab..]) {
+        assert!((ours - reference).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn quantized_weights_stay_close_to_the_originals() {
+    let logits = |kind| {
+        let tiny = TinyLlama { kind, ..TinyLlama::default() };
+        load(&TempModel::new(&tiny)).logits(&TOKENS).unwrap()
+    };
+    let exact = logits(TensorType::F32);
+    let spread = |kind| {
+        let squares: f32 = logits(kind).iter().zip(&exact).map(|(a, b)| (a - b) * (a - b)).sum();
+        (squares / exact.len() as f32).sqrt()
+    };
+    let scale = (exact.iter().map(|x| x * x).sum::<f32>() / exact.len() as f32).sqrt();
+    assert!(spread(TensorType::F16) < 0.01 * scale);
+    assert!(spread(TensorType::Q8_0) < 0.05 * scale);
+    assert!(spread(TensorType::Q4_0) < 0.8 * scale);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_is_computed() {
+    let path = TempModel::new(&TinyLlama::default());
+    let options = LoadOptions { max_context: 20, ..LoadOptions::new(path.path()) };
+    let model = LoadedModel::load(&options).unwrap();
+    let kind = |prompt: &Prompt| model.encode(prompt, 1).map_err(|error| error.kind());
+    assert_eq!(kind(&Prompt::Raw("x".repeat(19))).unwrap().len(), 19);
+    assert_eq!(kind(&Prompt::Raw("x".repeat(20))), Err(ErrorKind::ContextLengthExceeded));
+    assert_eq!(kind(&Prompt::Raw("x".repeat(10_000_000))), Err(ErrorKind::ContextLengthExceeded));
+    assert_eq!(kind(&Prompt::Raw(String::new())), Err(ErrorKind::BadParameter));
+    let rejected = Prompt::Chat {
+        messages: vec![PromptMessage { role: "assistant".into(), content: String::new() }],
+        add_generation_prompt: true,
+    };
+    assert_eq!(kind(&rejected), Err(ErrorKind::TemplateFailed));
+    let mut cache = model.new_cache();
+    let step = |tokens: &[u32], cache: &mut KvCache| model.step(tokens, cache).map_err(|error| error.kind());
+    assert_eq!(step(&[1; 21], &mut cache), Err(ErrorKind::ContextLengthExceeded));
+    assert_eq!(step(&[9999], &mut cache), Err(ErrorKind::BadParameter));
+    assert!(cache.is_empty());
+}
+
+#[test]
+fn another_digest_is_refused_and_the_right_one_is_not() {
+    let path = TempModel::new(&TinyLlama::default());
+    let digest = crate::gguf::GgufFile::open(path.path()).unwrap().sha256();
+    let load = |sha256: String| {
+        let options = LoadOptions { sha256: Some(sha256), ..LoadOptions::new(path.path()) };
+        LoadedModel::load(&options).map(|_| ()).map_err(|error| error.kind())
+    };
+    assert_eq!(load(digest.to_uppercase()), Ok(()));
+    assert_eq!(load("0".repeat(64)), Err(ErrorKind::ModelInvalid));
+}
+
+#[test]
+fn query_and_key_rows_are_put_back() {
+    // Two heads of four rows of one number: the file interleaves the halves of each head.
+    let stored = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0];
+    assert_eq!(rotate_half_order(&stored, 1, 4), [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
+}
+
+#[test]
+fn a_model_that_needs_more_than_there_is_is_unavailable() {
+    let path = TempModel::new(&TinyLlama::default());
+    let options = LoadOptions { max_sequences: usize::MAX, ..LoadOptions::new(path.path()) };
+    let refused = LoadedModel::load(&options).map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::ModelUnavailable));
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_gpu_that_is_not_there_is_unavailable() {
+    use crate::DeviceChoice;
+    let path = TempModel::new(&TinyLlama::default());
+    let load = |device| {
+        let options = LoadOptions { device, ..LoadOptions::new(path.path()) };
+        LoadedModel::load(&options).map(|model| model.info().device.clone()).map_err(|error| error.kind())
+    };
+    assert_eq!(load(DeviceChoice::Cuda(0)), Err(ErrorKind::ModelUnavailable));
+    assert_eq!(load(DeviceChoice::Auto), Ok("cpu".to_owned()));
+}

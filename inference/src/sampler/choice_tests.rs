@@ -109,7 +109,7 @@ fn penalties_count_what_was_generated() {
 
 #[test]
 fn logprobs_are_those_of_the_model_whatever_the_cuts() {
-    let logits: Vec<f32> = [0.2_f32, 0.7, 0.1].iter().map(|p| p.ln() + 4.0).collect();
+    let mut logits: Vec<f32> = [0.2_f32, 0.7, 0.1].iter().map(|p| p.ln() + 4.0).collect();
     let mut sampler = Sampler::new(
         params(|p| {
             p.temperature = 0.0;
@@ -118,7 +118,7 @@ fn logprobs_are_those_of_the_model_whatever_the_cuts() {
         }),
         0,
     );
-    let choice = sampler.choose(&mut logits.clone()).unwrap();
+    let choice = sampler.choose(&mut logits).unwrap();
     let (chosen, top) = choice.logprobs.unwrap();
     assert_eq!(choice.id, 0);
     assert!((chosen - 0.2_f32.ln()).abs() < 1e-5);

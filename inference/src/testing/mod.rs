@@ -4,11 +4,13 @@
 //! only those tokens have a row in the output matrix, every other logit is zero. With greedy decoding it therefore
 //! never ends by itself; it ends at `max_tokens`, at a stop string, or at the end of its context.
 
+mod temp;
 mod writer;
 
 use std::io;
 use std::path::Path;
 
+pub use temp::TempModel;
 pub use writer::GgufWriter;
 
 use crate::gguf::{Array, TensorType, Value};

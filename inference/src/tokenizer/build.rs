@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -106,23 +106,28 @@ fn turn_ends(
 }
 
 fn merges(metadata: &Metadata, tokens: &[String]) -> Result<BPE, InferenceError> {
-    let lines = metadata
-        .strings("tokenizer.ggml.merges")
-        .ok_or_else(|| InferenceError::invalid("tokenizer.ggml.merges is missing"))?;
-    let merges = lines
-        .iter()
-        .map(|line| line.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| InferenceError::invalid("a tokenizer merge is not a pair"))?;
-    let vocab = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32));
-    let vocab: std::collections::HashMap<String, u32> = vocab.collect();
+    let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
     if vocab.len() != tokens.len() {
         return Err(InferenceError::invalid("the vocabulary has a token twice"));
     }
+    let lines = metadata
+        .strings("tokenizer.ggml.merges")
+        .ok_or_else(|| InferenceError::invalid("tokenizer.ggml.merges is missing"))?;
+    let merges =
+        lines.iter().map(|line| merge(line, &vocab)).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            InferenceError::invalid("a tokenizer merge does not join two tokens into a third")
+        })?;
     BPE::builder()
-        .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .vocab_and_merges(vocab, merges)
         .build()
         .map_err(|error| InferenceError::invalid(format!("the tokenizer does not fit together: {error}")))
+}
+
+/// The two tokens of a merge. All three must exist: the library panics on a result longer than every token.
+fn merge(line: &str, vocab: &Vocab) -> Option<(String, String)> {
+    let (left, right) = line.split_once(' ')?;
+    let exist = [left, right, &format!("{left}{right}")].into_iter().all(|token| vocab.contains_key(token));
+    exist.then(|| (left.to_owned(), right.to_owned()))
 }
 
 /// How text is cut before merging. The patterns are those the models were trained with.

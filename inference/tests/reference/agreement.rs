@@ -1,10 +1,8 @@
 //! Holds the model against llama.cpp, teacher-forced: both see the same tokens, and at every position their first
 //! choices are compared. Token-for-token equality of free-running text is no test: llama.cpp rounds activations and its
 //! cache where this crate does not, so near ties fall either way.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
-mod support;
-
+use crate::support;
 use opossum_inference::{LoadOptions, LoadedModel};
 use serde::Deserialize;
 
@@ -14,9 +12,9 @@ const SAME: f64 = 0.92;
 const NEAR_TIE: f32 = 0.5;
 
 #[derive(Deserialize)]
-struct Continuation {
-    text: String,
-    prompt: Vec<u32>,
+pub(crate) struct Continuation {
+    pub(crate) text: String,
+    pub(crate) prompt: Vec<u32>,
     /// `[id, logit, id, logit, ...]`, highest first, for each generated position.
     steps: Vec<Vec<f64>>,
 }
@@ -27,8 +25,8 @@ impl Continuation {
     }
 }
 
-fn continuations() -> Vec<Continuation> {
-    let lines = include_str!("fixtures/llama_cpp.jsonl").lines();
+pub(crate) fn continuations() -> Vec<Continuation> {
+    let lines = include_str!("../fixtures/llama_cpp.jsonl").lines();
     lines
         .filter(|line| !line.starts_with("{\"about\""))
         .map(|line| serde_json::from_str(line).unwrap())

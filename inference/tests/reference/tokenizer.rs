@@ -1,0 +1,50 @@
+//! Holds the tokenizer against llama.cpp's, on the real vocabulary.
+
+use crate::support;
+use opossum_inference::gguf::GgufFile;
+use opossum_inference::tokenizer::{Detokenizer, Guard, Tokenizer};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    /// Whether control tokens are recognised.
+    special: bool,
+    ids: Vec<u32>,
+}
+
+fn tokenizer() -> Option<Tokenizer> {
+    let file = GgufFile::open(&support::model_path()?).unwrap();
+    assert_eq!(file.sha256(), support::MODEL_SHA256);
+    Some(Tokenizer::from_metadata(&file.header().metadata).unwrap())
+}
+
+#[test]
+fn tokens_are_those_of_llama_cpp() {
+    let Some(tokenizer) = tokenizer() else { return };
+    let lines = include_str!("../fixtures/tokenization.jsonl").lines().skip(1);
+    let cases: Vec<Case> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(cases.len() >= 40);
+    for case in cases {
+        let ids = if case.special {
+            let guard = Guard::new(tokenizer.control_texts(), 1);
+            tokenizer.encode_template(&case.text, &guard).unwrap()
+        } else {
+            tokenizer.encode_text(&case.text).unwrap()
+        };
+        assert_eq!(ids, case.ids, "{:?}, special {}", case.text, case.special);
+    }
+}
+
+#[test]
+fn text_survives_the_way_to_tokens_and_back() {
+    let Some(tokenizer) = tokenizer() else { return };
+    for text in ["Hello, world!", "日本語 and 한국어", "😀👩‍👩‍👧‍👦", "a\u{301} tab\tnewline\n", "<|im_end|>"]
+    {
+        let mut detokenizer = Detokenizer::default();
+        let ids = tokenizer.encode_text(text).unwrap();
+        let mut back: String = ids.iter().map(|&id| detokenizer.push(tokenizer.bytes(id))).collect();
+        back.push_str(&detokenizer.finish());
+        assert_eq!(back, text);
+    }
+}
