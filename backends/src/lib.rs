@@ -8,10 +8,12 @@ pub mod gemini;
 pub mod http;
 mod json;
 mod merge;
+pub mod models;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;
 pub mod sse;
+pub mod transformers;
 
 use std::fmt;
 use std::pin::Pin;

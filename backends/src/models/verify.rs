@@ -59,8 +59,27 @@ pub fn verify(path_or_name: &str, dir: &Path) -> Result<VerifiedModel, StoreErro
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use opossum_inference::testing::{TempModel, TinyLlama};
+
     use super::*;
-    use crate::models::testing::TempDir;
+    use crate::models::testing::{TempDir, sha256_hex};
+
+    #[test]
+    fn a_sound_model_of_any_name_is_accepted() {
+        let model = TempModel::new(&TinyLlama::default());
+        let path = model.path().to_str().unwrap();
+        let verified = verify(path, Path::new("elsewhere")).unwrap();
+        assert_eq!(verified.bytes, std::fs::metadata(model.path()).unwrap().len());
+        assert!(verified.tensors > 10 && verified.entry.is_none());
+        assert_eq!(verified.sha256, sha256_hex(&std::fs::read(model.path()).unwrap()));
+    }
+
+    #[test]
+    fn another_model_under_a_catalogue_name_is_refused() {
+        let (dir, entry) = (TempDir::new(), &catalogue()[0]);
+        TinyLlama::default().write(&dir.path().join(entry.file)).unwrap();
+        assert!(matches!(verify(entry.name, dir.path()), Err(StoreError::Hash { .. })));
+    }
 
     #[test]
     fn what_is_no_model_is_refused_with_the_reason() {

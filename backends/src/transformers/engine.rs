@@ -1,18 +1,22 @@
 //! One engine, loaded from one file.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use opossum_core::class::FailureClass;
 use opossum_core::ids::ModelName;
-use opossum_inference::{Engine, EngineConfig, Job, ModelInfo};
+use opossum_inference::{Engine, EngineConfig, Job, ModelInfo, SubmitError};
 
 use super::errors::{backend_error, not_taken};
 use super::{LocalInference, LocalJob, LocalLoad, LocalModelInfo, LocalState, LocalStatus, LocalStream};
 use crate::BackendError;
 
-/// A loaded model under the name it is asked for by.
+/// A loaded model under the name it is asked for by; clones share it.
+///
+/// Dropping the last clone stops the engine's thread and waits for the step it is at, some tens of
+/// milliseconds at most for small models.
 #[derive(Clone)]
 pub struct LocalEngine {
     inner: Arc<Inner>,
@@ -21,6 +25,8 @@ pub struct LocalEngine {
 struct Inner {
     name: ModelName,
     engine: Engine,
+    /// The engine's thread was found gone; it does not come back.
+    dead: AtomicBool,
 }
 
 impl LocalEngine {
@@ -30,7 +36,7 @@ impl LocalEngine {
     /// `ModelMissing` when the file cannot be loaded here and now, `CallerError` for a setting out of range.
     pub fn load(name: ModelName, config: EngineConfig) -> Result<Self, BackendError> {
         let engine = Engine::start(config).map_err(|error| backend_error(&error))?;
-        Ok(Self { inner: Arc::new(Inner { name, engine }) })
+        Ok(Self { inner: Arc::new(Inner { name, engine, dead: AtomicBool::new(false) }) })
     }
 
     /// What the loaded file says about itself.
@@ -56,8 +62,13 @@ impl LocalEngine {
         }
         let (sink, stream) = LocalStream::channel();
         let job = Job { prompt: job.prompt, params: job.params, sink: Box::new(sink) };
-        self.inner.engine.submit(job).map_err(not_taken)?;
-        Ok(stream)
+        match self.inner.engine.submit(job) {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                self.inner.dead.fetch_or(error == SubmitError::Stopped, Ordering::Relaxed);
+                Err(not_taken(error))
+            }
+        }
     }
 }
 
@@ -82,6 +93,10 @@ impl LocalInference for LocalEngine {
     }
 
     fn status(&self) -> LocalStatus {
-        LocalStatus { state: LocalState::Ready, load: self.load_now() }
+        let state = match self.inner.dead.load(Ordering::Relaxed) {
+            true => LocalState::Failed(SubmitError::Stopped.to_string()),
+            false => LocalState::Ready,
+        };
+        LocalStatus { state, load: self.load_now() }
     }
 }
