@@ -287,6 +287,15 @@ fn every_service_has_a_policy_with_the_promised_defaults() {
 }
 
 #[test]
+fn the_embedded_model_has_sampling_of_its_own_below_the_one_of_all() {
+    let (settings, _) = from_env(&[("TOP_P", "0.5"), ("TOP_K", "7")]).unwrap();
+    let embedded = settings.params_for("transformers");
+    assert_eq!((embedded.temperature, embedded.top_p, embedded.top_k), (Some(0.2), Some(0.5), Some(7)));
+    assert_eq!(settings.params_for("gemini"), settings.params);
+    assert_eq!(error(&[("TRANSFORMERS_TOP_P", "0")]).key, "transformers.top_p");
+}
+
+#[test]
 fn named_services_have_variables_of_their_own() {
     let folder = Folder::new("named");
     folder.write("default.toml", "[services.my-vllm]\nbase_url = \"http://a/v1\"\nsupports = [\"tools\"]\n");

@@ -24,6 +24,9 @@ pub(super) fn run(settings: &Settings, chat: Chat) -> Outcome {
             remote(settings, &chat)?
         };
         let mut conversation = Conversation::new(backend, model, &chat);
+        if chat.embedded {
+            conversation.defaults = Arc::new(embedded::defaults(settings));
+        }
         match chat.prompt {
             Some(prompt) => conversation.say(prompt).await,
             None if term::is_conversation() => conversation.go_on().await,
@@ -63,12 +66,14 @@ struct Conversation {
     model: ModelName,
     turns: Vec<(Role, String)>,
     max_tokens: Option<u32>,
+    /// What the backend is told where a request says nothing; a service knows its own.
+    defaults: Arc<ParamDefaults>,
 }
 
 impl Conversation {
     fn new(backend: Arc<dyn Backend>, model: ModelName, chat: &Chat) -> Self {
         let turns = chat.system.iter().map(|text| (Role::System, text.clone())).collect();
-        Self { backend, model, turns, max_tokens: chat.max_tokens }
+        Self { backend, model, turns, max_tokens: chat.max_tokens, defaults: Arc::default() }
     }
 
     /// A conversation on a terminal, until the end of input. A failed turn is told and forgotten.
@@ -128,7 +133,7 @@ impl Conversation {
         Call {
             request: Arc::new(request),
             model: self.model.clone(),
-            defaults: Arc::new(ParamDefaults::default()),
+            defaults: Arc::clone(&self.defaults),
             request_id: "chat".into(),
             traceparent: None,
         }

@@ -1,13 +1,13 @@
 //! The embedded model in this process, for `opossum chat --embedded`.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use opossum_backends::transformers::{DeviceChoice, EngineConfig, LocalEngine, TransformersBackend};
-use opossum_backends::{Backend, models};
+use opossum_backends::transformers::{LocalEngine, TransformersBackend};
+use opossum_backends::{Backend, ParamDefaults};
 use opossum_core::ids::{ModelName, ServiceName};
 
-use crate::settings::{DeviceSetting, Settings, TransformersSettings};
+use crate::settings::Settings;
+use crate::wiring::engine_config;
 
 use super::{Failure, term};
 
@@ -20,7 +20,9 @@ pub(super) async fn backend(
     model: Option<&str>,
 ) -> Result<(Arc<dyn Backend>, ModelName), Failure> {
     let asked = model.unwrap_or(&settings.transformers.model);
-    let config = engine_config(&settings.transformers, asked)?;
+    let mut config = engine_config(&settings.transformers, asked).map_err(Failure::Failed)?;
+    // One answer at a time: nobody else asks in this process.
+    (config.max_sequences, config.queue_depth) = (1, 1);
     let name = ModelName::from(asked);
     term::aside(&format!("loading {asked}\n"));
     let loading = {
@@ -32,34 +34,14 @@ pub(super) async fn backend(
     Ok((Arc::new(TransformersBackend::new(ServiceName::from("transformers"), Arc::new(engine))), name))
 }
 
-/// One answer at a time: nobody else asks in this process.
-fn engine_config(transformers: &TransformersSettings, model: &str) -> Result<EngineConfig, Failure> {
-    let path = file_of(model, &transformers.model_dir)?;
-    let mut config = EngineConfig::new(path);
-    config.model_sha256 = models::find(model).map(|entry| entry.sha256.to_owned());
-    config.device = match transformers.device {
-        DeviceSetting::Auto => DeviceChoice::Auto,
-        DeviceSetting::Cpu => DeviceChoice::Cpu,
-        DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
-    };
-    config.max_sequences = 1;
-    config.queue_depth = 1;
-    config.max_context = transformers.max_context;
-    config.threads = transformers.threads;
-    Ok(config)
-}
-
-fn file_of(model: &str, dir: &Path) -> Result<PathBuf, Failure> {
-    if let Some(path) = models::installed(model, dir) {
-        return Ok(path);
+/// The parameters that the service would use.
+pub(super) fn defaults(settings: &Settings) -> ParamDefaults {
+    let params = settings.params_for("transformers");
+    ParamDefaults {
+        temperature: params.temperature,
+        top_p: params.top_p,
+        top_k: params.top_k,
+        max_tokens: params.max_tokens,
+        json_object: false,
     }
-    let path = PathBuf::from(model);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let hint = match models::find(model) {
-        Some(_) => format!("; fetch it with: opossum models pull {model}"),
-        None => String::new(),
-    };
-    Err(Failure::Failed(format!("there is no model {model} in {}{hint}", dir.display())))
 }

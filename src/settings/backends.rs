@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::codec::{seconds, secret, secret_opt};
 use super::error::{SettingsError, ensure};
+use super::policy::ParamSettings;
 
 /// `[gemini]`: Google's Gemini API. There is such a backend once a key is given.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -174,7 +175,7 @@ impl<'de> Deserialize<'de> for Feature {
 }
 
 /// `[transformers]`: models embedded in this process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformersSettings {
     /// Whether there is an embedded model at all.
@@ -199,6 +200,10 @@ pub struct TransformersSettings {
     pub max_context: usize,
     /// When the model is loaded.
     pub load: LoadWhen,
+    /// Temperature for what neither a request, its alias nor `[params]` says.
+    pub temperature: Option<f32>,
+    /// Nucleus mass for what neither a request, its alias nor `[params]` says.
+    pub top_p: Option<f32>,
 }
 
 impl Default for TransformersSettings {
@@ -215,6 +220,9 @@ impl Default for TransformersSettings {
             threads: 0,
             max_context: 4096,
             load: LoadWhen::Eager,
+            // What the makers of the default model recommend: at 1.0 a model this small loses the thread.
+            temperature: Some(0.2),
+            top_p: Some(0.9),
         }
     }
 }
@@ -225,6 +233,9 @@ impl TransformersSettings {
         ensure((1..=256).contains(&self.workers), "transformers.workers", "must be from 1 to 256")?;
         ensure(self.queue >= 1, "transformers.queue", "must be at least 1")?;
         ensure(self.max_context >= 16, "transformers.max_context", "must be at least 16 tokens")?;
+        let sampling =
+            ParamSettings { temperature: self.temperature, top_p: self.top_p, ..ParamSettings::default() };
+        sampling.validate("transformers")?;
         let quantized = matches!(self.precision, Precision::Q8 | Precision::Q4);
         ensure(
             self.use_quantized || !quantized,

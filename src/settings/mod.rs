@@ -134,6 +134,19 @@ impl Settings {
         ServicePolicy::join(service, own, &self.breaker, &self.retry)
     }
 
+    /// Parameters for what neither a request nor its alias says, for one service.
+    pub fn params_for(&self, service: &str) -> ParamSettings {
+        let all = &self.params;
+        match service {
+            "transformers" => ParamSettings {
+                temperature: all.temperature.or(self.transformers.temperature),
+                top_p: all.top_p.or(self.transformers.top_p),
+                ..all.clone()
+            },
+            _ => all.clone(),
+        }
+    }
+
     /// Names that a service may have here, whether or not it is configured now.
     fn service_names(&self) -> Vec<&str> {
         let fixed = ["gemini", "ollama", "transformers", "openai"];

@@ -126,6 +126,8 @@ pub const KEYS: &[Key] = &[
     key("transformers.threads", "TRANSFORMERS_THREADS", "0", Kind::Count, "CPU threads for the tensor work; 0 means one a core."),
     key("transformers.max_context", "TRANSFORMERS_MAX_CONTEXT", "4096", Kind::Count, "Most tokens of prompt and answer together; the model's own limit where that is less."),
     key("transformers.load", "TRANSFORMERS_LOAD", "\"eager\"", Kind::OneOf(&["eager", "lazy"]), "`eager`: load in the background at start. `lazy`: load with the first request for it."),
+    key("transformers.temperature", "TRANSFORMERS_TEMPERATURE", "0.2", Kind::Number, "Temperature for what neither a request, its alias nor `TEMPERATURE` says; as the makers of the default model recommend."),
+    key("transformers.top_p", "TRANSFORMERS_TOP_P", "0.9", Kind::Number, "Nucleus mass for what neither a request, its alias nor `TOP_P` says."),
 
     key("breaker.failure_threshold", "CIRCUIT_BREAKER_FAILURE_THRESHOLD", "5", Kind::Count, "Failures in a row that open a breaker."),
     key("breaker.reset_timeout", "CIRCUIT_BREAKER_RESET_TIMEOUT", "60", Kind::Seconds, "The first open interval, with up to +50 % of jitter; it doubles while trials fail."),
