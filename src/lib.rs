@@ -4,6 +4,15 @@
 //! door, telemetry. Policy lives in `opossum-core`, state in `opossum-actors`, upstream protocols in
 //! `opossum-backends`. `docs/architecture.md` is the map.
 
+pub mod admission;
+pub mod cli;
 pub mod http;
+pub mod server;
 pub mod service;
 pub mod settings;
+mod tasks;
+pub mod telemetry;
+pub mod wiring;
+
+/// The running version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,5 +1,4 @@
 //! A panic costs the one request that caused it: the actor is back within 100 ms, nobody else notices.
-#![cfg(feature = "faults")]
 
 use std::time::{Duration, Instant};
 

@@ -28,10 +28,12 @@ pub mod registry;
 pub mod router;
 pub mod system;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 
 pub use breaker::{Attempt, AttemptOutcome, BreakerHandle};
 pub use cache::{CacheHandle, CacheTurn, CachedAnswer, Followed, Follower, LeadGuard};
-pub use guardian::{ActorError, quiet_hook};
+pub use guardian::{ActorError, RestartCause, quiet_hook};
 pub use inference::{InferenceHandle, InferencePlan};
 pub use monitor::{ActorHealth, BackendHealth, DependencyPlan, HealthSnapshot, MonitorHandle};
 pub use registry::Registry;

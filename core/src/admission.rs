@@ -87,11 +87,13 @@ impl LimiterCounts {
         }
     }
 
-    fn running(&self) -> u32 {
+    /// Requests with a slot.
+    pub fn running(&self) -> u32 {
         self.live.running + self.batch.running
     }
 
-    fn waiting(&self) -> u32 {
+    /// Requests waiting for one.
+    pub fn waiting(&self) -> u32 {
         self.live.waiting + self.batch.waiting
     }
 }

@@ -64,6 +64,11 @@ impl Needs {
         Some(missing.param())
     }
 
+    /// The names of the abilities in the set, in lower case, such as `chat`.
+    pub fn names(self) -> Vec<String> {
+        self.iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect()
+    }
+
     /// The request field behind a single flag.
     fn param(self) -> &'static str {
         match self {

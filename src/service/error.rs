@@ -102,15 +102,18 @@ impl PipelineError {
             FailureClass::Transport | FailureClass::BadCredential | FailureClass::ModelMissing => {
                 Self::BackendsUnavailable { retry_after }
             }
-            FailureClass::RateLimited | FailureClass::QuotaExhausted => Self::UpstreamRateLimited { retry_after },
+            FailureClass::RateLimited | FailureClass::QuotaExhausted => {
+                Self::UpstreamRateLimited { retry_after }
+            }
             FailureClass::FirstTokenTimeout => Self::UpstreamTimeout,
             FailureClass::Stalled => Self::UpstreamStalled,
             FailureClass::Truncated => Self::UpstreamTruncated,
             FailureClass::ServerError => Self::UpstreamError,
             FailureClass::BadResponse => Self::UpstreamBadResponse,
-            FailureClass::CallerError => {
-                Self::Invalid { param: None, message: "the model's provider refused the request as invalid".into() }
-            }
+            FailureClass::CallerError => Self::Invalid {
+                param: None,
+                message: "the model's provider refused the request as invalid".into(),
+            },
             FailureClass::ContextLength => Self::ContextLength,
             FailureClass::Refused => Self::ContentFilter,
             FailureClass::Cancelled => Self::Cancelled,

@@ -1,0 +1,115 @@
+//! From request headers to what the path needs to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use opossum_core::ids::ServiceName;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::error::{ApiError, Code};
+use crate::service::{CacheMode, RequestContext};
+
+const TIMEOUT: &str = "x-opossum-timeout-ms";
+const CACHE: &str = "x-opossum-cache";
+const ROUTE: &str = "x-opossum-route";
+const TRACEPARENT: &str = "traceparent";
+
+/// The tenant of callers without a key.
+const ANONYMOUS: &str = "anonymous";
+
+/// Reads the headers that steer a request.
+///
+/// # Errors
+/// 400 `invalid_value` naming the header.
+pub fn read(
+    req: &HttpRequest,
+    request_id: Arc<str>,
+    received: Instant,
+    longest: Duration,
+) -> Result<RequestContext, ApiError> {
+    let time = timeout(req)?.map_or(longest, |asked| asked.min(longest));
+    Ok(RequestContext {
+        request_id,
+        tenant: Arc::from(ANONYMOUS),
+        received,
+        deadline: received + time,
+        cache: cache_mode(req)?,
+        only: services(req)?,
+        traceparent: header(req, TRACEPARENT)?.map(Box::from),
+    })
+}
+
+fn header<'r>(req: &'r HttpRequest, name: &'static str) -> Result<Option<&'r str>, ApiError> {
+    let Some(value) = req.headers().get(name) else { return Ok(None) };
+    value.to_str().map(|text| Some(text.trim())).map_err(|_| invalid(name, "must be plain ASCII text"))
+}
+
+fn timeout(req: &HttpRequest) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = header(req, TIMEOUT)? else { return Ok(None) };
+    match text.parse::<u64>() {
+        Ok(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(invalid(TIMEOUT, "must be a whole number of milliseconds above 0")),
+    }
+}
+
+fn cache_mode(req: &HttpRequest) -> Result<CacheMode, ApiError> {
+    match header(req, CACHE)? {
+        None => Ok(CacheMode::Auto),
+        Some("bypass") => Ok(CacheMode::Bypass),
+        Some("refresh") => Ok(CacheMode::Refresh),
+        Some(_) => Err(invalid(CACHE, "must be `bypass` or `refresh`")),
+    }
+}
+
+fn services(req: &HttpRequest) -> Result<SmallVec<[ServiceName; 4]>, ApiError> {
+    let Some(text) = header(req, ROUTE)? else { return Ok(SmallVec::new()) };
+    let names: SmallVec<[ServiceName; 4]> =
+        text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(ServiceName::from).collect();
+    if names.is_empty() || names.len() > 32 {
+        return Err(invalid(ROUTE, "must name one to 32 services, separated by commas"));
+    }
+    Ok(names)
+}
+
+fn invalid(header: &'static str, rule: &str) -> ApiError {
+    ApiError::new(Code::InvalidValue, format!("the header {header} {rule}")).with_param(header)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn context(name: &'static str, value: &str) -> Result<RequestContext, ApiError> {
+        let req = TestRequest::default().insert_header((name, value)).to_http_request();
+        read(&req, Arc::from("r"), Instant::now(), Duration::from_secs(300))
+    }
+
+    #[test]
+    fn a_callers_deadline_shortens_ours_and_never_lengthens_it() {
+        let short = context(TIMEOUT, "5000").unwrap();
+        assert_eq!(short.deadline - short.received, Duration::from_secs(5));
+        let long = context(TIMEOUT, "9999999").unwrap();
+        assert_eq!(long.deadline - long.received, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn wrong_headers_are_named() {
+        for (name, value) in
+            [(TIMEOUT, "0"), (TIMEOUT, "-1"), (TIMEOUT, "soon"), (CACHE, "maybe"), (ROUTE, " , ")]
+        {
+            assert!(context(name, value).is_err(), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_a_set_of_services() {
+        let names = context(ROUTE, "ollama, gemini").unwrap().only;
+        assert_eq!(names.as_slice(), &[ServiceName::from("ollama"), ServiceName::from("gemini")]);
+    }
+}

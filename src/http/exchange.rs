@@ -1,0 +1,55 @@
+//! One exchange: what is counted and logged about a request, however it ends.
+//!
+//! The value travels with the answer's body. Dropped before its end was told, it counts as a caller who
+//! left (499), which is exactly when the server drops handler and body.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// The status we log for a caller who left.
+const CALLER_LEFT: u16 = 499;
+
+/// One request on its way.
+pub struct Exchange {
+    /// Identity of the request.
+    pub request_id: Arc<str>,
+    /// When its head was read.
+    pub received: Instant,
+    series: EndpointMetrics,
+    route: &'static str,
+    ended: bool,
+}
+
+impl Exchange {
+    /// Begins with a request's head.
+    pub fn begin(request_id: Arc<str>, route: &'static str, series: EndpointMetrics) -> Self {
+        Self { request_id, received: Instant::now(), series, route, ended: false }
+    }
+
+    /// The answer is complete.
+    pub fn end(&mut self, status: u16, error: Option<&str>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let took = self.received.elapsed();
+        self.series.seen(status, took);
+        let ms = took.as_secs_f64() * 1000.0;
+        match error {
+            Some(code) => {
+                tracing::info!(request_id = %self.request_id, route = self.route, status, ms, code, "answered with an error");
+            }
+            None => {
+                tracing::debug!(request_id = %self.request_id, route = self.route, status, ms, "answered")
+            }
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(CALLER_LEFT, Some("cancelled"));
+    }
+}

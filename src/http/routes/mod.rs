@@ -1,0 +1,164 @@
+//! Routes, and what they share.
+
+mod generate;
+mod health;
+mod meta;
+mod models;
+mod poison;
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route};
+use futures::FutureExt;
+use opossum_actors::Registry;
+
+use super::body::BodyLimits;
+use super::error::{ApiError, Code};
+use super::exchange::Exchange;
+use super::openai::encode::StreamEncoder;
+use super::request_id;
+use super::stream::SseBody;
+use crate::service::{AnswerStream, Service};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// What every route can reach.
+pub struct App {
+    /// The one path.
+    pub service: Service,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// Bounds on bodies that may carry images.
+    pub body: BodyLimits,
+    /// Most bytes of a body without images.
+    pub body_without_images: usize,
+    /// Longest time a request may take in all.
+    pub request_timeout: Duration,
+    /// The running version.
+    pub version: &'static str,
+    series: Series,
+}
+
+/// The series of each route, looked up once.
+struct Series {
+    chat: EndpointMetrics,
+    completions: EndpointMetrics,
+    models: EndpointMetrics,
+    model: EndpointMetrics,
+    other: EndpointMetrics,
+}
+
+impl App {
+    /// Joins what the routes need.
+    pub fn new(service: Service, metrics: Arc<Metrics>, options: AppOptions) -> Self {
+        let series = Series {
+            chat: metrics.endpoint("POST", "/v1/chat/completions"),
+            completions: metrics.endpoint("POST", "/v1/completions"),
+            models: metrics.endpoint("GET", "/v1/models"),
+            model: metrics.endpoint("GET", "/v1/models/{id}"),
+            other: metrics.endpoint("other", "other"),
+        };
+        let AppOptions { body, body_without_images, request_timeout, version } = options;
+        Self { service, metrics, body, body_without_images, request_timeout, version, series }
+    }
+}
+
+/// Bounds and facts the routes need from the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct AppOptions {
+    /// Bounds on bodies that may carry images.
+    pub body: BodyLimits,
+    /// Most bytes of a body without images.
+    pub body_without_images: usize,
+    /// Longest time a request may take in all.
+    pub request_timeout: Duration,
+    /// The running version.
+    pub version: &'static str,
+}
+
+/// Adds every route to a server.
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource("/v1/chat/completions")
+                .route(web::post().to(generate::chat))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/v1/completions")
+                .route(web::post().to(generate::completions))
+                .default_service(only("POST")),
+        )
+        .service(web::resource("/v1/models").route(web::get().to(models::list)).default_service(only("GET")))
+        .service(
+            web::resource("/v1/models/{id:.+}")
+                .route(web::get().to(models::one))
+                .default_service(only("GET")),
+        )
+        .service(web::resource("/health").route(web::get().to(health::report)).default_service(only("GET")))
+        .service(
+            web::resource("/health/live").route(web::get().to(health::live)).default_service(only("GET")),
+        )
+        .service(
+            web::resource("/health/ready").route(web::get().to(health::ready)).default_service(only("GET")),
+        )
+        .service(web::resource("/metrics").route(web::get().to(meta::metrics)).default_service(only("GET")))
+        .service(
+            web::resource("/openapi.json").route(web::get().to(meta::openapi)).default_service(only("GET")),
+        )
+        .service(web::resource("/").route(web::get().to(meta::index)).default_service(only("GET")));
+    config.default_service(web::to(not_found));
+}
+
+/// Adds the routes that break parts of the service on purpose.
+pub fn configure_hooks(config: &mut ServiceConfig, registry: &Registry) {
+    config
+        .app_data(web::Data::new(registry.clone()))
+        .service(web::resource("/debug/poison/{actor}").route(web::post().to(poison::actor)));
+}
+
+/// Answers a known route that was asked with another method.
+fn only(method: &'static str) -> Route {
+    web::to(move |req: HttpRequest| async move {
+        let error = ApiError::new(Code::MethodNotAllowed, format!("this route takes {method} only"));
+        let mut response = error.response(&request_id::of(&req));
+        let allow = actix_web::http::header::HeaderValue::from_static(method);
+        response.headers_mut().insert(actix_web::http::header::ALLOW, allow);
+        response
+    })
+}
+
+async fn not_found(req: HttpRequest, app: web::Data<App>) -> HttpResponse {
+    let id = request_id::of(&req);
+    let mut exchange = Exchange::begin(Arc::clone(&id), "other", app.series.other.clone());
+    let error = ApiError::new(Code::NotFound, "there is no such route");
+    exchange.end(error.status(), Some(error.code().as_str()));
+    error.response(&id)
+}
+
+/// What a handler made: all of it, or the beginning of a stream.
+enum Made {
+    Whole(HttpResponse),
+    Stream { head: HttpResponseBuilder, events: AnswerStream, encoder: StreamEncoder },
+}
+
+/// Runs a handler so that neither an error nor a panic in it leaves the caller without an answer, and so
+/// that the exchange is counted once: here, at the end of the stream, or when the caller leaves.
+async fn answer(mut exchange: Exchange, work: impl Future<Output = Result<Made, ApiError>>) -> HttpResponse {
+    let made = AssertUnwindSafe(work).catch_unwind().await;
+    match made.unwrap_or_else(|_| Err(ApiError::new(Code::InternalError, "internal error"))) {
+        Ok(Made::Whole(response)) => {
+            exchange.end(response.status().as_u16(), None);
+            response
+        }
+        Ok(Made::Stream { mut head, events, encoder }) => head.body(SseBody::new(events, encoder, exchange)),
+        Err(error) => {
+            exchange.end(error.status(), Some(error.code().as_str()));
+            error.response(&exchange.request_id)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The HTTP server: sockets, limits, and its manner of stopping.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::KeepAlive;
+use actix_web::{App as Actix, HttpServer, web};
+use opossum_actors::Registry;
+
+use super::routes::{App, configure, configure_hooks};
+use crate::admission::Admission;
+use crate::settings::ServerSettings;
+
+/// Binds and prepares the server; it serves once the returned future is polled.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn bind(
+    app: web::Data<App>,
+    settings: &ServerSettings,
+    registry: Registry,
+) -> io::Result<(Server, SocketAddr)> {
+    let workers =
+        settings.workers.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(2);
+    let hooks = settings.test_hooks.then_some(registry);
+    let routes = move |config: &mut web::ServiceConfig| {
+        if let Some(registry) = &hooks {
+            configure_hooks(config, registry);
+        }
+        configure(config);
+    };
+    let server =
+        HttpServer::new(move || Actix::new().app_data(web::Data::clone(&app)).configure(routes.clone()))
+            .workers(workers)
+            .tcp_nodelay(true)
+            // A caller who closed its side has left: without this, handlers and streams go on for nobody.
+            .h1_allow_half_closed(false)
+            .client_request_timeout(settings.head_timeout)
+            .client_disconnect_timeout(Duration::from_secs(1))
+            .keep_alive(KeepAlive::Timeout(settings.keep_alive))
+            .shutdown_timeout(settings.drain_timeout.as_secs().max(1))
+            .backlog(4096)
+            .disable_signals()
+            .bind((settings.host, settings.port))?;
+    let address =
+        server.addrs().first().copied().unwrap_or_else(|| SocketAddr::new(settings.host, settings.port));
+    Ok((server.run(), address))
+}
+
+/// Why the service stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    /// An orchestrator: load balancers must notice first.
+    Terminate,
+    /// A person at the keyboard, who does not want to wait.
+    Interrupt,
+}
+
+/// Waits for a signal, then stops the server so that no request under way is cut: not ready at once, accepting
+/// until `drain_delay` is over, then only finishing.
+pub async fn drain_on_signal(handle: ServerHandle, admission: Admission, settings: ServerSettings) {
+    let Some(signal) = signalled().await else { return };
+    tracing::info!(?signal, in_flight = admission.counts().running(), "draining");
+    admission.drain();
+    if signal == Signal::Terminate {
+        tokio::time::sleep(settings.drain_delay).await;
+    }
+    handle.stop(true).await;
+}
+
+async fn signalled() -> Option<Signal> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "signals cannot be received; the service will not drain");
+                return None;
+            }
+        };
+    tokio::select! {
+        got = terminate.recv() => got.map(|()| Signal::Terminate),
+        got = interrupt.recv() => got.map(|()| Signal::Interrupt),
+    }
+}

@@ -1,0 +1,60 @@
+//! Running the service: from settings to the last answer.
+
+use std::io;
+
+use actix_web::web;
+
+use crate::http::body::BodyLimits;
+use crate::http::routes::{App, AppOptions};
+use crate::http::server;
+use crate::settings::Settings;
+use crate::wiring::{self, WiringError};
+
+/// Why the service did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A setting that only shows its fault when used.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server failed while running.
+    #[error("the server failed: {0}")]
+    Server(#[from] io::Error),
+}
+
+/// Runs the service until a signal has ended it and the last answer is out.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn run(settings: Settings) -> Result<(), ServeError> {
+    actix_web::rt::System::new().block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), ServeError> {
+    let wired = wiring::wire(&settings).await?;
+    let options = AppOptions {
+        body: BodyLimits { bytes: settings.server.body_limit_images, time: settings.server.body_timeout },
+        body_without_images: settings.server.body_limit,
+        request_timeout: settings.server.request_timeout,
+        version: crate::VERSION,
+    };
+    let admission = wired.service.admission().clone();
+    let app = web::Data::new(App::new(wired.service, wired.metrics, options));
+    let asked = format!("{}:{}", settings.server.host, settings.server.port);
+    let (running, address) = server::bind(app, &settings.server, wired.actors.registry())
+        .map_err(|source| ServeError::Bind { address: asked, source })?;
+    tracing::info!(%address, version = crate::VERSION, "listening");
+    let drain = server::drain_on_signal(running.handle(), admission, settings.server.clone());
+    crate::tasks::background("drain", drain);
+    running.await?;
+    wired.actors.shutdown();
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! What can be asked for, and who may answer it.
+//!
+//! A catalogue is immutable. Discovery (an Ollama server that pulled another model) makes a new one, which
+//! replaces the old as a whole; requests under way keep the one they began with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use opossum_actors::BreakerHandle;
+use opossum_backends::{Backend, ParamDefaults};
+use opossum_core::ids::{ArmId, ServiceName};
+use opossum_core::needs::Needs;
+use smallvec::SmallVec;
+
+use super::error::PipelineError;
+use crate::telemetry::metrics::ArmMetrics;
+
+/// The name that leaves the choice to the router.
+pub const AUTO: &str = "auto";
+
+/// One backend and how it is treated.
+pub struct ServiceEntry {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its protocol.
+    pub backend: Arc<dyn Backend>,
+    /// Its breaker.
+    pub breaker: BreakerHandle,
+    /// How often the same backend is asked again.
+    pub max_retries: u32,
+    /// Base of the delay before that.
+    pub retry_delay: Duration,
+    /// Longest silence before the first content.
+    pub first_token: Duration,
+    /// Whether it is asked only when the others cannot answer.
+    pub last_resort: bool,
+    /// How good its answers are thought to be where nothing is said of a model, 0 to 1.
+    pub capability: f32,
+    /// Whether its list of models is known; if not, a model of it is neither there nor missing.
+    pub models_known: bool,
+}
+
+/// One model behind a service.
+pub struct Arm {
+    /// Its identity.
+    pub id: ArmId,
+    /// Its place in the catalogue, which is its place in the router's tables.
+    pub index: usize,
+    /// The service.
+    pub service: Arc<ServiceEntry>,
+    /// What it can do.
+    pub can: Needs,
+    /// Longest context in tokens, where known.
+    pub context_tokens: Option<u32>,
+    /// How good its answers are thought to be, 0 to 1.
+    pub capability: f32,
+    /// Its series.
+    pub metrics: ArmMetrics,
+}
+
+/// An arm as one way to serve a name.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The arm.
+    pub arm: Arc<Arm>,
+    /// Values for what the request leaves open.
+    pub defaults: Arc<ParamDefaults>,
+    /// Multiplies its score.
+    pub weight: f64,
+    /// True for a candidate that only stands in when none of an alias's own targets can answer.
+    pub stand_in: bool,
+}
+
+/// What a name means.
+pub struct Target {
+    /// The candidates.
+    pub candidates: Vec<Candidate>,
+    /// Their arms' identities, in the same order.
+    pub ids: Vec<ArmId>,
+    /// Whether the order of the candidates is the operator's wish, or left to the router.
+    pub in_order: bool,
+    /// What the name means now, for cache keys: it changes whenever the candidates do.
+    pub revision: String,
+}
+
+impl Target {
+    /// A target of these candidates.
+    pub fn new(candidates: Vec<Candidate>, in_order: bool) -> Self {
+        let ids: Vec<ArmId> = candidates.iter().map(|c| c.arm.id.clone()).collect();
+        let revision =
+            candidates.iter().map(|c| format!("{} {:?} {};", c.arm.id, c.defaults, c.weight)).collect();
+        Self { candidates, ids, in_order, revision }
+    }
+}
+
+/// The candidates of one request.
+pub type Eligible<'c> = SmallVec<[&'c Candidate; 8]>;
+
+/// Everything that can be asked for.
+pub struct Catalogue {
+    arms: Vec<Arc<Arm>>,
+    services: Vec<Arc<ServiceEntry>>,
+    auto: Target,
+    aliases: BTreeMap<String, Target>,
+    pinned: BTreeMap<String, Target>,
+    /// Models by bare name, for callers who know a model but not our services.
+    bare: BTreeMap<String, Target>,
+}
+
+impl Catalogue {
+    /// Joins services, arms and aliases. An alias without a target that exists now is left out.
+    pub fn new(
+        services: Vec<Arc<ServiceEntry>>,
+        arms: Vec<Arc<Arm>>,
+        auto: Vec<Candidate>,
+        aliases: BTreeMap<String, Target>,
+    ) -> Self {
+        let plain = Arc::new(ParamDefaults::default());
+        let defaults_of = |arm: &Arc<Arm>| {
+            let as_auto = auto.iter().find(|c| c.arm.index == arm.index);
+            as_auto.map_or_else(|| Arc::clone(&plain), |c| Arc::clone(&c.defaults))
+        };
+        let mut pinned = BTreeMap::new();
+        let mut named: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+        for arm in &arms {
+            let candidate =
+                Candidate { arm: Arc::clone(arm), defaults: defaults_of(arm), weight: 1.0, stand_in: false };
+            pinned.insert(arm.id.to_string(), Target::new(vec![candidate.clone()], true));
+            named.entry(arm.id.model.to_string()).or_default().push(candidate);
+        }
+        let bare =
+            named.into_iter().map(|(model, candidates)| (model, Target::new(candidates, false))).collect();
+        let aliases =
+            aliases.into_iter().filter(|(_, target)| target.candidates.iter().any(|c| !c.stand_in)).collect();
+        Self { arms, services, auto: Target::new(auto, false), aliases, pinned, bare }
+    }
+
+    /// What a request's `model` means.
+    ///
+    /// # Errors
+    /// `ModelNotFound` for a name that means nothing here; `BackendsUnavailable` for a model of a service
+    /// that could not be asked yet what it serves.
+    pub fn resolve(&self, model: &str) -> Result<&Target, PipelineError> {
+        if model == AUTO {
+            return if self.auto.candidates.is_empty() { Err(unavailable()) } else { Ok(&self.auto) };
+        }
+        let found =
+            self.aliases.get(model).or_else(|| self.pinned.get(model)).or_else(|| self.bare.get(model));
+        if let Some(target) = found {
+            return Ok(target);
+        }
+        let unasked = model.split_once('/').is_some_and(|(service, _)| {
+            self.services.iter().any(|s| s.name.as_str() == service && !s.models_known)
+        });
+        if unasked {
+            Err(unavailable())
+        } else {
+            Err(PipelineError::ModelNotFound { model: model.to_owned() })
+        }
+    }
+
+    /// The candidates of a target that may answer: of the services the caller allows, and able to honour
+    /// every field of the request.
+    ///
+    /// # Errors
+    /// `Invalid` for a service that does not exist or serves nothing of this name, `Unsupported` naming the
+    /// first field that no candidate can honour.
+    pub fn eligible<'c>(
+        &'c self,
+        target: &'c Target,
+        needs: Needs,
+        only: &[ServiceName],
+    ) -> Result<Eligible<'c>, PipelineError> {
+        self.check_services(only)?;
+        let allowed = |c: &&Candidate| only.is_empty() || only.contains(&c.arm.service.name);
+        let able: Eligible<'c> =
+            target.candidates.iter().filter(allowed).filter(|c| c.arm.can.contains(needs)).collect();
+        if !able.is_empty() {
+            return Ok(able);
+        }
+        let mut missing =
+            target.candidates.iter().filter(allowed).filter_map(|c| needs.first_missing(c.arm.can));
+        match missing.next() {
+            Some(param) => Err(PipelineError::Unsupported { param }),
+            None => Err(PipelineError::Invalid {
+                param: Some("x-opossum-route"),
+                message: "none of the services named in x-opossum-route serves this model".into(),
+            }),
+        }
+    }
+
+    fn check_services(&self, only: &[ServiceName]) -> Result<(), PipelineError> {
+        match only.iter().find(|name| !self.services.iter().any(|s| s.name == **name)) {
+            None => Ok(()),
+            Some(unknown) => Err(PipelineError::Invalid {
+                param: Some("x-opossum-route"),
+                message: format!(
+                    "x-opossum-route names `{}`, which is not a service here",
+                    printable(unknown.as_str())
+                ),
+            }),
+        }
+    }
+
+    /// Every arm, by index.
+    pub fn arms(&self) -> &[Arc<Arm>] {
+        &self.arms
+    }
+
+    /// Every service.
+    pub fn services(&self) -> &[Arc<ServiceEntry>] {
+        &self.services
+    }
+
+    /// Every name that can be asked for, with its target: `auto`, aliases, then `service/model`.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &Target)> {
+        let auto = (!self.auto.candidates.is_empty()).then_some((AUTO, &self.auto));
+        let named = self.aliases.iter().chain(&self.pinned).map(|(name, target)| (name.as_str(), target));
+        auto.into_iter().chain(named)
+    }
+
+    /// The identities of all arms, to see whether discovery changed anything.
+    pub fn arm_ids(&self) -> BTreeSet<&ArmId> {
+        self.arms.iter().map(|arm| &arm.id).collect()
+    }
+}
+
+fn unavailable() -> PipelineError {
+    PipelineError::BackendsUnavailable { retry_after: Duration::from_secs(1) }
+}
+
+/// A caller's word, cut to what may stand in a message.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}

@@ -1,0 +1,92 @@
+//! Asking the cache, and waiting for an identical request that is being answered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use opossum_actors::{CacheTurn, CachedAnswer, Followed, LeadGuard};
+use opossum_core::cache::{CacheKey, CacheTarget};
+use opossum_core::request::{GenerateRequest, Prompt};
+
+use super::Inner;
+use super::catalogue::Target;
+use super::context::{CacheMode, CacheStatus, RequestContext};
+use super::error::PipelineError;
+
+/// What the cache said.
+pub(super) enum Looked {
+    /// The answer is there.
+    Found(Arc<CachedAnswer>),
+    /// It is not; ours is to be stored.
+    Lead(LeadGuard),
+    /// The cache has no part in this request.
+    Unused(CacheStatus),
+}
+
+impl Inner {
+    /// Looks a request up if its answer may be stored. A cache that fails is a cache that has nothing.
+    pub(super) async fn look_up(
+        &self,
+        context: &RequestContext,
+        request: &GenerateRequest,
+        model: &str,
+        target: &Target,
+    ) -> Result<Looked, PipelineError> {
+        if context.cache == CacheMode::Bypass {
+            return Ok(Looked::Unused(CacheStatus::Bypass));
+        }
+        let Some(cache) = self.cache.as_ref().filter(|_| self.is_wanted(context, request)) else {
+            return Ok(Looked::Unused(CacheStatus::Miss));
+        };
+        let Ok(key) = key(context, request, model, target) else {
+            return Ok(Looked::Unused(CacheStatus::Miss));
+        };
+        if context.cache == CacheMode::Refresh {
+            self.stored_on_request.store(true, Ordering::Relaxed);
+            return Ok(Looked::Lead(cache.refresh(key)));
+        }
+        if !request.is_repeatable() {
+            let found = cache.peek(&key).await;
+            self.metrics.cache_seen("exact", found.is_some());
+            return Ok(found.map_or(Looked::Unused(CacheStatus::Miss), Looked::Found));
+        }
+        let looked = match cache.begin(key).await {
+            CacheTurn::Hit(cached) => Looked::Found(cached),
+            CacheTurn::Lead(lead) => Looked::Lead(lead),
+            CacheTurn::Bypass => Looked::Unused(CacheStatus::Miss),
+            CacheTurn::Join(follower) => {
+                let waited = tokio::time::timeout_at(context.deadline, follower.wait()).await;
+                match waited.map_err(|_| PipelineError::DeadlineExceeded)? {
+                    Followed::Answer(cached) => Looked::Found(cached),
+                    Followed::Lead(lead) => Looked::Lead(lead),
+                    Followed::Alone => Looked::Unused(CacheStatus::Miss),
+                }
+            }
+        };
+        self.metrics.cache_seen("exact", matches!(looked, Looked::Found(_)));
+        Ok(looked)
+    }
+
+    fn is_wanted(&self, context: &RequestContext, request: &GenerateRequest) -> bool {
+        request.is_repeatable()
+            || context.cache == CacheMode::Refresh
+            || self.stored_on_request.load(Ordering::Relaxed)
+    }
+}
+
+fn key(
+    context: &RequestContext,
+    request: &GenerateRequest,
+    model: &str,
+    target: &Target,
+) -> Result<CacheKey, serde_json::Error> {
+    let endpoint = match request.prompt {
+        Prompt::Chat(_) => "chat",
+        Prompt::Text { .. } => "completion",
+    };
+    let restrict = (!context.only.is_empty()).then_some(&*context.only);
+    CacheKey::of(
+        &context.tenant,
+        CacheTarget { endpoint, model, revision: &target.revision, restrict },
+        request,
+    )
+}

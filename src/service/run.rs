@@ -1,0 +1,301 @@
+//! The attempts of one request: candidate after candidate, then the same ones again, under one deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opossum_actors::Attempt;
+use opossum_backends::{BackendError, Call, EventStream, Reply};
+use opossum_core::answer::{Answer, StreamEvent};
+use opossum_core::breaker::{Outcome, Refused};
+use opossum_core::class::{FailureClass, Next};
+use opossum_core::ids::ServiceName;
+use opossum_core::request::GenerateRequest;
+use opossum_core::retry::{Retry, attempt_budget, backoff};
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout};
+
+use super::catalogue::{Candidate, Eligible};
+use super::context::RequestContext;
+use super::error::PipelineError;
+use super::outcome::AttemptRecord;
+use super::{Inner, fingerprint};
+
+/// No delay before a repetition is longer than this.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// A silence shorter than this is the caller's impatience, not the backend's fault: the breaker does not
+/// hear of it, or one caller with a tiny deadline could open it for all.
+const FAIR_SILENCE: Duration = Duration::from_secs(2);
+/// What a caller is told when nothing says when to come again.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the attempts led to.
+pub(super) struct Committed {
+    /// The candidate that answered.
+    pub candidate: Candidate,
+    /// Its answer, or the beginning of it.
+    pub opened: Opened,
+    /// The attempt, still open for a stream.
+    pub record: AttemptRecord,
+    /// Calls made.
+    pub attempts: u32,
+    /// Whether a candidate that was wanted more could not answer.
+    pub degraded: bool,
+}
+
+/// An answer, or the beginning of one: with the first content in hand, nothing can be undone any more.
+pub(super) enum Opened {
+    Whole(Box<Answer>),
+    Stream { first: Vec<StreamEvent>, rest: EventStream },
+}
+
+/// The attempts of one request.
+pub(super) struct Run<'r> {
+    pub inner: &'r Inner,
+    pub context: &'r RequestContext,
+    pub request: &'r Arc<GenerateRequest>,
+    /// Best first.
+    pub order: Eligible<'r>,
+    state: State,
+}
+
+/// What has happened so far.
+#[derive(Default)]
+struct State {
+    attempts: u32,
+    /// The last failure that was not a limit.
+    fault: Option<FailureClass>,
+    /// Earliest time at which a refusing candidate may be asked again.
+    earliest: Option<Duration>,
+    /// Whether every candidate so far was at a limit.
+    not_only_limits: bool,
+    /// Best capability among candidates that could not answer.
+    missed: f32,
+    /// Whether a candidate that is no last resort could not answer.
+    missed_regular: bool,
+    /// Services that cannot be reached at all: their other models need not be tried.
+    out: SmallVec<[ServiceName; 4]>,
+}
+
+/// Why one candidate did not answer.
+enum Missed {
+    Refused(Refused),
+    Failed(BackendError),
+}
+
+impl<'r> Run<'r> {
+    pub(super) fn new(
+        inner: &'r Inner,
+        context: &'r RequestContext,
+        request: &'r Arc<GenerateRequest>,
+        order: Eligible<'r>,
+    ) -> Self {
+        Self { inner, context, request, order, state: State::default() }
+    }
+
+    /// Tries until a candidate answers, all have failed for good, or the time is up.
+    pub(super) async fn to_answer(mut self) -> Result<Committed, PipelineError> {
+        let mut again: Vec<(usize, u32)> = Vec::new();
+        let count = self.order.len();
+        for position in 0..count {
+            if self.state.out.contains(&self.order[position].arm.service.name) {
+                continue;
+            }
+            if !self.may_fail_over(position) {
+                break;
+            }
+            match self.try_one(position, count - position - 1).await? {
+                Ok(committed) => return Ok(committed),
+                Err(Some(Next::OtherThenSame)) => again.push((position, 0)),
+                Err(_) => {}
+            }
+        }
+        self.repeat(again).await
+    }
+
+    /// The second part: those that may be asked again, best first, each after a delay.
+    async fn repeat(mut self, mut again: Vec<(usize, u32)>) -> Result<Committed, PipelineError> {
+        while !again.is_empty() {
+            let (position, repeats) = again.remove(0);
+            let service = &self.order[position].arm.service;
+            if repeats >= service.max_retries || !self.inner.may_retry(Retry::Repeat) {
+                continue;
+            }
+            let delay = backoff(repeats, service.retry_delay, LONGEST_DELAY, rand::random());
+            if Instant::now() + delay >= self.context.deadline {
+                break;
+            }
+            tokio::time::sleep(delay).await;
+            match self.try_one(position, again.len()).await? {
+                Ok(committed) => return Ok(committed),
+                Err(Some(Next::OtherThenSame)) => again.push((position, repeats + 1)),
+                Err(_) => {}
+            }
+        }
+        Err(self.verdict())
+    }
+
+    fn may_fail_over(&self, position: usize) -> bool {
+        let retry = match self.state.attempts {
+            0 => return true,
+            _ if self.order[position].arm.service.last_resort => Retry::LastResort,
+            1 => Retry::FirstFailover,
+            _ => Retry::LaterFailover,
+        };
+        self.inner.may_retry(retry)
+    }
+
+    /// One candidate, once. The outer error ends the request; the inner one says what may be done next.
+    async fn try_one(
+        &mut self,
+        position: usize,
+        left: usize,
+    ) -> Result<Result<Committed, Option<Next>>, PipelineError> {
+        let candidate = self.order[position].clone();
+        match self.call(&candidate, left).await {
+            Ok((opened, record)) => {
+                let degraded = self.is_degraded(&candidate);
+                Ok(Ok(Committed { candidate, opened, record, attempts: self.state.attempts, degraded }))
+            }
+            Err(Missed::Refused(refused)) => {
+                self.note_missed(&candidate, refused.reason.is_limit(), Some(refused.retry_in));
+                Ok(Err(None))
+            }
+            Err(Missed::Failed(error)) => self.after_failure(&candidate, &error, left).map(Err),
+        }
+    }
+
+    fn after_failure(
+        &mut self,
+        candidate: &Candidate,
+        error: &BackendError,
+        left: usize,
+    ) -> Result<Option<Next>, PipelineError> {
+        let limit = matches!(error.class, FailureClass::RateLimited | FailureClass::QuotaExhausted);
+        self.note_missed(candidate, limit, error.retry_after);
+        if !limit {
+            self.state.fault = Some(error.class);
+        }
+        if matches!(error.class, FailureClass::Transport | FailureClass::BadCredential) {
+            self.state.out.push(candidate.arm.service.name.clone());
+        }
+        if Instant::now() >= self.context.deadline {
+            return Err(PipelineError::DeadlineExceeded);
+        }
+        match error.class.next() {
+            Next::Stop => Err(PipelineError::from_class(error.class, COME_AGAIN)),
+            next => {
+                if left > 0 {
+                    self.inner.metrics.failed_over(&candidate.arm.id, error.class);
+                }
+                Ok(Some(next))
+            }
+        }
+    }
+
+    async fn call(&mut self, candidate: &Candidate, left: usize) -> Result<(Opened, AttemptRecord), Missed> {
+        let arm = &candidate.arm;
+        let attempt = self.enter(candidate, left).await.map_err(Missed::Refused)?;
+        self.state.attempts += 1;
+        let record = AttemptRecord::begin(self.inner, arm, attempt);
+        let remaining = self.context.deadline.saturating_duration_since(Instant::now());
+        let budget = attempt_budget(remaining, left, self.silence_limit(candidate, left));
+        let call = Call {
+            request: Arc::clone(self.request),
+            model: arm.id.model.clone(),
+            defaults: Arc::clone(&candidate.defaults),
+            request_id: Arc::clone(&self.context.request_id),
+            traceparent: self.context.traceparent.clone(),
+        };
+        let opening = open(arm.service.backend.generate(call));
+        let silence = timeout(budget, opening).await;
+        let unfair = silence.is_err() && budget < FAIR_SILENCE.min(arm.service.first_token);
+        match silence.unwrap_or_else(|_| Err(too_slow(budget))) {
+            Ok(opened) => Ok((opened, record)),
+            Err(error) => {
+                tracing::warn!(
+                    request_id = %self.context.request_id, arm = %arm.id, class = error.class.label(),
+                    status = error.status, detail = %error.detail, "attempt failed"
+                );
+                let failed = Outcome::Failed { class: error.class, retry_after: error.retry_after };
+                record.finish(if unfair { Outcome::CANCELLED } else { failed });
+                Err(Missed::Failed(error))
+            }
+        }
+    }
+
+    /// While others are left, a backend that just came back takes only the share it admits.
+    async fn enter(&self, candidate: &Candidate, left: usize) -> Result<Attempt, Refused> {
+        let (breaker, model) = (&candidate.arm.service.breaker, &candidate.arm.id.model);
+        let request = fingerprint(&self.context.request_id);
+        match left {
+            0 => breaker.enter(model, request).await,
+            _ => breaker.enter_or_other(model, request).await,
+        }
+    }
+
+    /// The longest silence before the first content. A whole answer is silent until it is complete, so it
+    /// gets more; and the last candidate gets all there is.
+    fn silence_limit(&self, candidate: &Candidate, left: usize) -> Duration {
+        let first_token = candidate.arm.service.first_token;
+        match (self.request.stream, left) {
+            (true, _) => first_token,
+            (false, 0) => self.inner.timeouts.total,
+            (false, _) => first_token * 3,
+        }
+    }
+
+    fn note_missed(&mut self, candidate: &Candidate, limit: bool, retry_in: Option<Duration>) {
+        let state = &mut self.state;
+        state.not_only_limits |= !limit;
+        if let Some(wait) = retry_in {
+            state.earliest = Some(state.earliest.map_or(wait, |earliest| earliest.min(wait)));
+        }
+        state.missed = state.missed.max(candidate.arm.capability);
+        state.missed_regular |= !candidate.arm.service.last_resort && !candidate.stand_in;
+    }
+
+    fn is_degraded(&self, candidate: &Candidate) -> bool {
+        let poorer = candidate.arm.capability < self.state.missed;
+        let stands_in = candidate.arm.service.last_resort || candidate.stand_in;
+        poorer || (stands_in && self.state.missed_regular)
+    }
+
+    /// What the caller is told when nothing is left to try.
+    fn verdict(&self) -> PipelineError {
+        let state = &self.state;
+        let retry_after = state.earliest.unwrap_or(COME_AGAIN).max(COME_AGAIN);
+        match state.fault {
+            Some(class) => PipelineError::from_class(class, retry_after),
+            None if !state.not_only_limits => PipelineError::UpstreamRateLimited { retry_after },
+            None => PipelineError::BackendsUnavailable { retry_after },
+        }
+    }
+}
+
+/// Waits for a whole answer or for the first content of a stream.
+async fn open(reply: impl Future<Output = Result<Reply, BackendError>>) -> Result<Opened, BackendError> {
+    use futures::StreamExt as _;
+    match reply.await? {
+        Reply::Whole(answer) => Ok(Opened::Whole(answer)),
+        Reply::Stream(mut rest) => {
+            let mut first = Vec::new();
+            while let Some(batch) = rest.next().await {
+                let batch = batch?;
+                let content = batch.iter().any(StreamEvent::is_content);
+                if first.is_empty() {
+                    first = batch;
+                } else {
+                    first.extend(batch);
+                }
+                if content {
+                    return Ok(Opened::Stream { first, rest });
+                }
+            }
+            Err(BackendError::new(FailureClass::Truncated, "the stream ended before its first content"))
+        }
+    }
+}
+
+fn too_slow(waited: Duration) -> BackendError {
+    BackendError::new(FailureClass::FirstTokenTimeout, format!("no content within {} ms", waited.as_millis()))
+}

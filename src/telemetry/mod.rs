@@ -1,0 +1,10 @@
+//! What the service says about itself: metrics and logs.
+//!
+//! The names of all metrics live in [`names`]; a metric and the log line of the same event are emitted by
+//! one function.
+
+pub mod logs;
+pub mod metrics;
+pub mod names;
+
+pub use metrics::Metrics;

@@ -1,0 +1,50 @@
+//! Names of metrics. Dashboards and alerts lean on them.
+
+/// Requests by method, route and status.
+pub const REQUESTS: &str = "opossum_requests_total";
+/// Time from a request's head to the end of its answer.
+pub const RESPONSE_TIME: &str = "opossum_response_time_seconds";
+/// Answers by model.
+pub const MODEL_USAGE: &str = "opossum_model_usage_total";
+/// Answers out of a cache.
+pub const CACHE_HITS: &str = "opossum_cache_hits_total";
+/// Look-ups that found nothing in a cache.
+pub const CACHE_MISSES: &str = "opossum_cache_misses_total";
+/// 1 when a backend can be used, else 0.
+pub const AVAILABILITY: &str = "opossum_service_availability";
+/// State of a backend's breaker.
+pub const BREAKER_STATE: &str = "opossum_breaker_state";
+/// Changes of a breaker's state.
+pub const BREAKER_CHANGES: &str = "opossum_breaker_transitions_total";
+/// The router's first choices.
+pub const CHOICES: &str = "opossum_router_choices_total";
+/// The router's weights.
+pub const WEIGHT: &str = "opossum_router_weight";
+/// Calls to backends by how they ended.
+pub const ATTEMPTS: &str = "opossum_attempts_total";
+/// Requests that went on to another backend.
+pub const FAILOVERS: &str = "opossum_failovers_total";
+/// Tokens in and out.
+pub const TOKENS: &str = "opossum_tokens_total";
+/// Time to the first content of a stream.
+pub const FIRST_TOKEN: &str = "opossum_time_to_first_token_seconds";
+/// Time between two tokens of a stream.
+pub const TOKEN_TIME: &str = "opossum_time_per_output_token_seconds";
+/// Requests at work.
+pub const IN_FLIGHT: &str = "opossum_requests_in_flight";
+/// Requests waiting for admission.
+pub const WAITING: &str = "opossum_requests_waiting";
+/// Restarts of actors by cause.
+pub const ACTOR_RESTARTS: &str = "opossum_actor_restarts_total";
+/// Events lost because an actor's outbox was full.
+pub const OUTBOX_DROPPED: &str = "opossum_outbox_dropped_total";
+/// Sequences the embedded engine works on.
+pub const ENGINE_ACTIVE: &str = "opossum_engine_active_sequences";
+/// Sequences that wait for the embedded engine.
+pub const ENGINE_QUEUED: &str = "opossum_engine_queued_sequences";
+/// Entries in the exact cache.
+pub const CACHE_KEYS: &str = "opossum_cache_entries";
+/// Bytes in the exact cache.
+pub const CACHE_BYTES: &str = "opossum_cache_bytes";
+/// Version, as a constant 1.
+pub const BUILD: &str = "opossum_build_info";

@@ -1,0 +1,113 @@
+//! From settings to a running service: which parts there are and how they hold together.
+
+mod arms;
+mod backends;
+mod embedded;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use opossum_actors::{ActorSystem, Actors, ActorsConfig, DependencyPlan, MonitorHandle};
+use opossum_core::cache::CacheConfig;
+use opossum_core::router::RouterConfig;
+use tokio::sync::Notify;
+
+use crate::admission::{Admission, AdmissionConfig};
+use crate::service::{Parts, Service, SlowLimits, Timeouts};
+use crate::settings::Settings;
+use crate::telemetry::Metrics;
+
+use arms::Blueprint;
+use backends::BackendSpec;
+pub use backends::WiringError;
+pub use embedded::engine_config;
+
+/// The longest start-up waits for the first look at the backends.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// A running service without a door.
+pub struct Wired {
+    /// The path.
+    pub service: Service,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// The owners of all state.
+    pub actors: Actors,
+}
+
+/// Puts a service together and starts its actors. Must run inside a tokio runtime.
+///
+/// # Errors
+/// A setting that cannot be used, with its key.
+pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
+    let metrics = Arc::new(Metrics::new(crate::VERSION)?);
+    let engine_changed = Arc::new(Notify::new());
+    let inference = embedded::plan(settings);
+    let specs = backends::build(settings, inference.as_ref())?;
+    let actors = ActorSystem::start(ActorsConfig {
+        backends: specs.iter().map(BackendSpec::for_actors).collect(),
+        router: RouterConfig::default(),
+        cache: CacheConfig {
+            ttl: settings.cache.ttl,
+            max_bytes: settings.cache.max_bytes,
+            ..CacheConfig::default()
+        },
+        probe_interval: settings.monitor.interval,
+        probe_timeout: settings.monitor.timeout,
+        dependencies: dependencies(),
+        inference,
+        telemetry: Arc::new(report::Bridge::new(Arc::clone(&metrics), Arc::clone(&engine_changed))),
+    })?;
+    follow_engine(engine_changed, actors.monitor.clone());
+    let _ = tokio::time::timeout(FIRST_LOOK, actors.monitor.refresh()).await;
+    let blueprint = Blueprint::new(settings, specs, &actors, Arc::clone(&metrics));
+    let catalogue = Arc::new(ArcSwap::from_pointee(blueprint.draw(&actors.monitor.snapshot())));
+    actors.router.set_arms(blueprint.arm_specs(&catalogue.load()));
+    arms::follow_discovery(blueprint, Arc::clone(&catalogue), &actors);
+    let server = &settings.server;
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let admission = Admission::new(AdmissionConfig {
+        max_in_flight: count(server.max_in_flight),
+        queue: count(server.queue_limit()),
+        max_wait: server.queue_wait,
+        ..AdmissionConfig::default()
+    });
+    let service = Service::new(Parts {
+        catalogue,
+        admission,
+        cache: settings.cache.enabled.then(|| actors.cache.clone()),
+        router: actors.router.clone(),
+        monitor: actors.monitor.clone(),
+        metrics: Arc::clone(&metrics),
+        timeouts: timeouts(settings),
+    });
+    Ok(Wired { service, metrics, actors })
+}
+
+/// Looks at all backends anew when the embedded engine became ready or failed: health need not wait for the
+/// next round to say so.
+fn follow_engine(changed: Arc<Notify>, monitor: MonitorHandle) {
+    crate::tasks::background("engine", async move {
+        loop {
+            changed.notified().await;
+            monitor.refresh().await;
+        }
+    });
+}
+
+/// What `/health` names besides the backends. None of them can be configured yet.
+fn dependencies() -> Vec<DependencyPlan> {
+    ["redis", "amqp", "database"].map(|name| DependencyPlan { name: name.to_owned(), probe: None }).into()
+}
+
+fn timeouts(settings: &Settings) -> Timeouts {
+    let upstream = &settings.upstream;
+    let slow = SlowLimits {
+        first_token: upstream.slow_first_token,
+        tokens_per_second: upstream.slow_tokens_per_second,
+        whole: upstream.slow_whole,
+    };
+    Timeouts { token_idle: upstream.token_idle, total: upstream.total, slow }
+}
