@@ -143,11 +143,32 @@ impl ReaderState {
         now: Instant,
         events: &mut Vec<StreamEvent>,
     ) -> Result<(), BackendError> {
+        // Counts come with every chunk. Taken off here and put back at the end, they do not stand between
+        // texts that can be one event.
+        let counted = events.pop_if(|event| matches!(event, StreamEvent::Usage(_)));
+        let before = self.usage;
+        let result = self.read_chunk(json, signatures, now, events);
+        if self.usage != before {
+            events.extend(self.usage.map(StreamEvent::Usage));
+        } else {
+            events.extend(counted);
+        }
+        result
+    }
+
+    fn read_chunk(
+        &mut self,
+        json: &[u8],
+        signatures: &SignatureStore,
+        now: Instant,
+        events: &mut Vec<StreamEvent>,
+    ) -> Result<(), BackendError> {
         let chunk: Chunk<'_> = serde_json::from_slice(json)
             .map_err(|e| BackendError::new(FailureClass::BadResponse, format!("not a gemini answer: {e}")))?;
         if let Some(error) = chunk.error {
             return Err(error.classify(None));
         }
+        self.usage = chunk.usage_metadata.map(|u| u.usage()).or(self.usage);
         self.read_model(chunk.model_version, events);
         let candidates = chunk.candidates.unwrap_or_default();
         if let (true, Some(reason)) = (candidates.is_empty(), blocked(chunk.prompt_feedback.as_ref())) {
@@ -155,12 +176,6 @@ impl ReaderState {
         }
         for candidate in candidates {
             self.read_candidate(candidate, signatures, now, events)?;
-        }
-        if let Some(usage) = chunk.usage_metadata.map(|u| u.usage())
-            && self.usage != Some(usage)
-        {
-            self.usage = Some(usage);
-            push_usage(usage, events);
         }
         Ok(())
     }
@@ -274,12 +289,6 @@ fn push_text(index: u32, text: Cow<'_, str>, thought: bool, events: &mut Vec<Str
         _ if thought => events.push(StreamEvent::Reasoning { index, text: text.into_owned() }),
         _ => events.push(StreamEvent::Text { index, text: text.into_owned(), logprobs: None }),
     }
-}
-
-/// Appends running totals; of several in one batch only the last is of use.
-fn push_usage(usage: Usage, events: &mut Vec<StreamEvent>) {
-    events.retain(|e| !matches!(e, StreamEvent::Usage(_)));
-    events.push(StreamEvent::Usage(usage));
 }
 
 fn blocked<'a>(feedback: Option<&'a PromptFeedback<'_>>) -> Option<&'a str> {

@@ -148,7 +148,7 @@ fn text_that_arrives_together_is_one_event_and_usage_stands_once() {
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(shape, ["xya", "c", "3", "stop"]);
+    assert_eq!(shape, ["xyac", "3", "stop"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use opossum_core::ids::ModelName;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -316,4 +317,69 @@ fn a_remembered_signature_ages() {
     let bytes = body(&call(request, MODEL), &store, later).unwrap();
     let body: Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(body["contents"][1]["parts"][0]["thoughtSignature"], json!(NO_SIGNATURE));
+}
+
+/// A conversation in which every tool turn answers the call right before it.
+fn conversation() -> impl Strategy<Value = Vec<Message>> {
+    let turn = (0..4_u8, "[a-z\"\\\\ü\n]{0,6}", 0..3_usize);
+    prop::collection::vec(turn, 1..12).prop_map(|turns| {
+        let mut messages = Vec::new();
+        for (at, (kind, text, count)) in turns.into_iter().enumerate() {
+            match kind {
+                0 => messages.push(Message::text(Role::System, text)),
+                1 => messages.push(user(&text)),
+                2 => messages.push(Message::text(Role::Assistant, text)),
+                _ => {
+                    let ids: Vec<String> = (0..=count).map(|call| format!("c{at}_{call}")).collect();
+                    let made: Vec<_> = ids.iter().map(|id| (id.as_str(), "f", "{}", None)).collect();
+                    messages.push(calls(&made));
+                    messages.extend(ids.iter().map(|id| result(id, &text)));
+                }
+            }
+        }
+        messages
+    })
+}
+
+/// All texts of one kind of turn, in order.
+fn texts(body: &Value, role: &str) -> String {
+    let turns = body["contents"].as_array().unwrap().iter().filter(|turn| turn["role"] == role);
+    let parts = turns.flat_map(|turn| turn["parts"].as_array().unwrap());
+    parts.filter_map(|part| part["text"].as_str()).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_conversation_keeps_its_words_and_alternates(messages in conversation()) {
+        let said = |role| -> String {
+            messages.iter().filter(|m| m.role == role).map(|m| m.content.joined_text()).collect()
+        };
+        let (asked, answered, told) = (said(Role::User), said(Role::Assistant), said(Role::System));
+        let answers = messages.iter().filter(|m| m.role == Role::Tool).count();
+        let body = chat(messages);
+        let contents = body["contents"].as_array().unwrap();
+        let is_results = |turn: &Value| turn["parts"][0]["functionResponse"].is_object();
+        for pair in contents.windows(2) {
+            prop_assert!(pair[0]["role"] != pair[1]["role"] || is_results(&pair[0]) != is_results(&pair[1]));
+        }
+        let mut results = 0;
+        for (at, turn) in contents.iter().enumerate() {
+            let parts = turn["parts"].as_array().unwrap();
+            prop_assert!(!parts.is_empty());
+            if is_results(turn) {
+                // As many results as calls, right after them.
+                let made = contents[at - 1]["parts"].as_array().unwrap();
+                let made = made.iter().filter(|part| part["functionCall"].is_object()).count();
+                prop_assert_eq!(parts.len(), made);
+                results += parts.len();
+            }
+        }
+        prop_assert_eq!(results, answers);
+        prop_assert_eq!(texts(&body, "model"), answered);
+        let instructions = body["systemInstruction"]["parts"].as_array();
+        let instructed: String =
+            instructions.into_iter().flatten().filter_map(|part| part["text"].as_str()).collect();
+        // Instructions alone become the question.
+        prop_assert_eq!(texts(&body, "user") + &instructed, asked + &told);
+    }
 }
