@@ -123,6 +123,10 @@ impl ActorSystem {
     }
 }
 
+#[cfg(test)]
+#[path = "system_tests.rs"]
+mod tests;
+
 struct Inference {
     handle: InferenceHandle,
     /// The actor lives as long as this.

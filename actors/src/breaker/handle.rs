@@ -192,3 +192,10 @@ impl fmt::Debug for BreakerHandle {
         f.debug_tuple("BreakerHandle").field(self.service()).finish()
     }
 }
+
+#[cfg(test)]
+impl BreakerHandle {
+    pub(super) fn board(&self) -> &Board {
+        &self.board
+    }
+}

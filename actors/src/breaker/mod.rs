@@ -14,6 +14,9 @@ mod board;
 mod handle;
 mod messages;
 
+#[cfg(test)]
+mod tests;
+
 pub use attempt::Attempt;
 pub use handle::BreakerHandle;
 pub use opossum_core::breaker::Outcome as AttemptOutcome;

@@ -14,5 +14,8 @@ mod handle;
 mod messages;
 mod turn;
 
+#[cfg(test)]
+mod tests;
+
 pub use handle::CacheHandle;
 pub use turn::{CacheTurn, CachedAnswer, Followed, Follower, LeadGuard};

@@ -181,8 +181,8 @@ impl<W: Worker> ActorRef<W> {
 
     /// Makes the worker panic inside a handler, as if by a bug.
     #[cfg(test)]
-    pub(crate) fn poison(&self) -> impl Future<Output = Result<(), ActorError>> + Send + 'static {
-        self.slot.poison()
+    pub(crate) async fn poison(&self) -> Result<(), ActorError> {
+        self.slot.poison().await
     }
 
     /// The actor's name in logs and metrics.

@@ -2,18 +2,18 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix::{Arbiter, Message, System};
+use actix::{Arbiter, Message};
 use tokio::time::Instant;
 
 use super::*;
 use crate::outbox::Outbox;
 use crate::registry::Registry;
 use crate::telemetry::NoTelemetry;
+use crate::testing::on_paused_time;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -125,12 +125,6 @@ impl Handle<PanicLater> for Counter {
         cx.after(msg.0, |_, _| panic!("timer told to panic"));
         ().into()
     }
-}
-
-fn on_paused_time<F: Future<Output = ()>>(test: F) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    System::with_tokio_rt(|| runtime).block_on(test);
 }
 
 fn counter(knobs: &Arc<Knobs>) -> ActorRef<Counter> {

@@ -12,6 +12,9 @@ mod actor;
 mod board;
 mod handle;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use actor::InferenceWorker;
 pub use board::EngineFactory;
 pub use handle::{InferenceHandle, InferencePlan};

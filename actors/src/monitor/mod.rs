@@ -15,6 +15,9 @@ mod messages;
 mod round;
 mod snapshot;
 
+#[cfg(test)]
+mod tests;
+
 pub use board::{DependencyPlan, Probe};
 pub use handle::MonitorHandle;
 pub(crate) use handle::Pace;

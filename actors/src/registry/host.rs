@@ -33,6 +33,13 @@ impl Host {
         Ok(Self { arbiter, system, ended })
     }
 
+    /// The thread of a test that runs an actix system itself, on time it can hold still.
+    #[cfg(test)]
+    pub(crate) fn this_thread() -> Self {
+        let (_, ended) = mpsc::channel();
+        Self { arbiter: actix::Arbiter::current(), system: System::current(), ended }
+    }
+
     pub(crate) fn arbiter(&self) -> &ArbiterHandle {
         &self.arbiter
     }

@@ -38,6 +38,18 @@ impl ActorThreads {
         Ok(Self { registry, host, backoff, telemetry, watch: Mutex::new(Some(stop)) })
     }
 
+    /// Actors on the thread of the test, without a watch.
+    #[cfg(test)]
+    pub(crate) fn on_this_thread(telemetry: Arc<dyn Telemetry>) -> Self {
+        Self {
+            registry: Registry::default(),
+            host: Arc::new(Mutex::new(Host::this_thread())),
+            backoff: BackoffPolicy::default(),
+            telemetry,
+            watch: Mutex::new(None),
+        }
+    }
+
     /// Starts a guarded actor. `factory` is called on the actors' thread, once now and once after
     /// each panic; it should be quick.
     pub fn spawn<W: Worker>(

@@ -12,4 +12,7 @@ mod board;
 mod handle;
 mod messages;
 
+#[cfg(test)]
+mod tests;
+
 pub use handle::{Choice, RouterHandle};

@@ -1,0 +1,30 @@
+//! What the tests of this crate share.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::System;
+
+use crate::registry::ActorThreads;
+use crate::telemetry::NoTelemetry;
+
+/// Runs a test and its actors on one thread with paused time: a sleep costs nothing, and what happens
+/// between two awaits is the same in every run.
+pub(crate) fn on_paused_time<F: Future<Output = ()>>(test: F) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    System::with_tokio_rt(|| runtime).block_on(test);
+}
+
+/// Actors on the test's own thread.
+pub(crate) fn threads() -> ActorThreads {
+    ActorThreads::on_this_thread(Arc::new(NoTelemetry))
+}
+
+/// Lets paused time pass.
+pub(crate) async fn pass(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
