@@ -5,11 +5,11 @@ use crate::settings::{LoadOptions, markdown};
 use super::args::Config;
 use super::{Failure, Outcome, load, term};
 
-pub(super) fn run(sources: &LoadOptions, action: Config) -> Outcome {
+pub(super) fn run(sources: &LoadOptions, action: &Config) -> Outcome {
     match action {
         Config::Show { json } => {
             let (_, provenance) = load(sources)?;
-            if !json {
+            if !*json {
                 return term::print(&provenance.to_toml());
             }
             let text = serde_json::to_string_pretty(&provenance.all());

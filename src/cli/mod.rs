@@ -82,8 +82,8 @@ fn dispatch(args: Args) -> Outcome {
         Command::Serve(serve) => serve::run(sources, &serve),
         Command::Models { action } => models::run(&load(&sources)?.0, action),
         Command::Chat(chat) => chat::run(&load(&sources)?.0, chat),
-        Command::Config { action } => config::run(&sources, action),
-        Command::Openapi => term::print(&crate::http::openapi::document()),
+        Command::Config { action } => config::run(&sources, &action),
+        Command::Openapi => term::print(crate::http::openapi::document()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "opossum", &mut script);
