@@ -13,101 +13,15 @@ use opossum_core::answer::{Answer, Choice, FinishReason, StreamEvent, Usage};
 use opossum_core::class::FailureClass;
 use opossum_core::request::ToolCall;
 use rand::RngExt;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::errors::RpcError;
 use super::signatures::SignatureStore;
+use super::wire::{Candidate, Chunk, Part, PromptFeedback, Text};
 use crate::BackendError;
 
 /// Candidates beyond this index are refused: the protocol allows 8.
 const MAX_CANDIDATES: u32 = 128;
-
-/// Text borrowed from the body wherever it holds no escapes.
-#[derive(Debug, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    candidates: Option<Vec<Candidate<'a>>>,
-    #[serde(borrow)]
-    prompt_feedback: Option<PromptFeedback<'a>>,
-    usage_metadata: Option<UsageMetadata>,
-    #[serde(borrow)]
-    model_version: Option<Text<'a>>,
-    error: Option<RpcError>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Candidate<'a> {
-    index: Option<u32>,
-    #[serde(borrow)]
-    content: Option<Content<'a>>,
-    #[serde(borrow)]
-    finish_reason: Option<Text<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Content<'a> {
-    #[serde(borrow)]
-    parts: Option<Vec<Part<'a>>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Part<'a> {
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    thought: Option<bool>,
-    #[serde(borrow)]
-    thought_signature: Option<Text<'a>>,
-    #[serde(borrow)]
-    function_call: Option<FunctionCall<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct FunctionCall<'a> {
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    name: Text<'a>,
-    #[serde(borrow)]
-    args: Option<&'a RawValue>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PromptFeedback<'a> {
-    #[serde(borrow)]
-    block_reason: Option<Text<'a>>,
-}
-
-/// Counts so far; each is a running total and may be absent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct UsageMetadata {
-    prompt_token_count: Option<u64>,
-    tool_use_prompt_token_count: Option<u64>,
-    candidates_token_count: Option<u64>,
-    thoughts_token_count: Option<u64>,
-    cached_content_token_count: Option<u64>,
-}
-
-impl UsageMetadata {
-    fn usage(&self) -> Usage {
-        let sum = |a: Option<u64>, b: Option<u64>| a.unwrap_or(0).saturating_add(b.unwrap_or(0));
-        Usage {
-            prompt: sum(self.prompt_token_count, self.tool_use_prompt_token_count),
-            completion: sum(self.candidates_token_count, self.thoughts_token_count),
-            cached: self.cached_content_token_count.unwrap_or(0),
-            reasoning: self.thoughts_token_count.unwrap_or(0),
-        }
-    }
-}
 
 /// What a stream remembers between chunks.
 #[derive(Debug, Default)]

@@ -7,8 +7,9 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `request` | a request of the domain as a body of `generateContent` |
+//! | `turns` | the conversation in Gemini's turns |
 //! | `thinking` | `reasoning_effort` as a budget or level of thought; families of models by name |
-//! | `answer` | answers and chunks as events |
+//! | `wire`, `answer` | answers and chunks as they are written, and as events |
 //! | `stream` | the bytes of a streamed answer as chunks |
 //! | `errors` | what Google's errors mean |
 //! | `signatures` | thought signatures kept for clients that drop them |
@@ -24,6 +25,8 @@ mod request;
 mod signatures;
 mod stream;
 mod thinking;
+mod turns;
+mod wire;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opossum_core::ids::ModelName;
+use opossum_core::request::{Content, Image, ImageSource, Message, Part, Role, ToolCall};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::ParamDefaults;
+use crate::gemini::turns::NO_SIGNATURE;
 
 const MODEL: &str = "gemini-3-flash-preview";
 

@@ -8,6 +8,7 @@
 //! [`PullError`] names the cause for each source that was tried. Nothing is left behind but, after a broken
 //! connection, the part to resume from; a part whose hash turns out wrong is deleted.
 
+mod address;
 mod catalogue;
 mod error;
 mod fetch;
