@@ -4,6 +4,7 @@
 //! back into the domain. It neither retries nor chooses nor counts: whoever calls it owns the deadline, and
 //! dropping the future or the stream cancels the work upstream at once.
 
+pub mod fake;
 pub mod gemini;
 pub mod http;
 mod json;

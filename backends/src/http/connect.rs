@@ -17,19 +17,22 @@ use super::HttpConfig;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A connector for `http` and `https` addresses.
-pub(super) fn connector(
-    config: &HttpConfig,
-) -> Result<Deadlined<HttpsConnector<HttpConnector>>, rustls::Error> {
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls_config()?)
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(tcp(config));
-    Ok(Deadlined { inner: https, limit: config.connect_timeout })
+/// A connector for plain TCP.
+pub(super) fn tcp(config: &HttpConfig) -> Deadlined<HttpConnector> {
+    Deadlined { inner: tcp_only(config), limit: config.connect_timeout }
 }
 
-fn tcp(config: &HttpConfig) -> HttpConnector {
+/// A connector for TLS over TCP that offers HTTP/2 and HTTP/1.1.
+pub(super) fn secure(config: &HttpConfig) -> Result<Deadlined<HttpsConnector<HttpConnector>>, rustls::Error> {
+    let inner = HttpsConnectorBuilder::new()
+        .with_tls_config(tls_config()?)
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(tcp_only(config));
+    Ok(Deadlined { inner, limit: config.connect_timeout })
+}
+
+fn tcp_only(config: &HttpConfig) -> HttpConnector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);

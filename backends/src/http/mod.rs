@@ -10,6 +10,7 @@
 
 pub mod classify;
 mod connect;
+mod direct;
 mod endpoint;
 mod events;
 mod response;
@@ -22,22 +23,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use http::uri::{Authority, Scheme};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opossum_core::class::FailureClass;
 
 use self::connect::Deadlined;
+use self::direct::{Conn, Idle};
 pub use self::endpoint::{BadBaseUrl, Endpoint};
 pub use self::events::{Decode, EventBody};
+use self::response::Body;
 pub use self::response::Response;
 pub use self::retry_after::retry_after;
 use crate::BackendError;
 
-/// The largest head of an answer, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// The size of the read buffer, in bytes. A head that does not fit into it is refused; one that ends within
+/// the read that overfills it still passes, so the limit for heads lies between this and twice this.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How the client connects and how much it reads.
 #[derive(Clone, Debug)]
@@ -66,8 +71,7 @@ impl Default for HttpConfig {
     }
 }
 
-type Connector = Deadlined<HttpsConnector<HttpConnector>>;
-type Pool = Client<Connector, Full<Bytes>>;
+type SecurePool = Client<Deadlined<HttpsConnector<HttpConnector>>, Full<Bytes>>;
 
 /// A cheap handle to one configured client; clones share it.
 ///
@@ -75,18 +79,29 @@ type Pool = Client<Connector, Full<Bytes>>;
 /// shared between them would hand a request's connection to another loop's reactor, which costs a wake-up
 /// across threads (and often across cores) for every read. The price is that each loop opens its own
 /// connections, bounded by [`HttpConfig::pool_max_idle`].
+///
+/// Plain-text connections are driven by their requests (see the module `direct`); those with TLS, which may
+/// be multiplexed by HTTP/2, by tasks of their own.
 #[derive(Clone)]
 pub struct HttpClient(Arc<Shared>);
 
 struct Shared {
     config: HttpConfig,
-    connector: Connector,
+    tcp: Deadlined<HttpConnector>,
+    secure: Deadlined<HttpsConnector<HttpConnector>>,
+}
+
+/// What a thread keeps for one client.
+struct Local {
+    /// The client. A `Weak` keeps the allocation, hence its address, from being used again, so that
+    /// comparing addresses is enough.
+    owner: Weak<Shared>,
+    idle: Idle,
+    secure: Option<SecurePool>,
 }
 
 thread_local! {
-    /// The pools of this thread, by the client they belong to. A `Weak` keeps the allocation, hence its
-    /// address, from being reused, so that comparing addresses is enough.
-    static POOLS: RefCell<Vec<(Weak<Shared>, Pool)>> = const { RefCell::new(Vec::new()) };
+    static LOCALS: RefCell<Vec<Local>> = const { RefCell::new(Vec::new()) };
 }
 
 impl HttpClient {
@@ -95,8 +110,9 @@ impl HttpClient {
     /// # Errors
     /// Only when the TLS library offers no usable protocol version.
     pub fn new(config: HttpConfig) -> Result<Self, rustls::Error> {
-        let connector = connect::connector(&config)?;
-        Ok(Self(Arc::new(Shared { config, connector })))
+        let tcp = connect::tcp(&config);
+        let secure = connect::secure(&config)?;
+        Ok(Self(Arc::new(Shared { config, tcp, secure })))
     }
 
     /// Sends a request and resolves with the head of its answer, whatever its status.
@@ -105,58 +121,78 @@ impl HttpClient {
     /// a fresh one.
     ///
     /// # Errors
-    /// `Transport` when no answer came, `BadResponse` when what came is not an HTTP head of at most 64 KiB.
+    /// `Transport` when no answer came, `BadResponse` when what came is not an HTTP head of sensible size.
     pub fn send(
         &self,
         request: Request<Bytes>,
     ) -> impl Future<Output = Result<Response, BackendError>> + Send + 'static + use<> {
-        let answer = self.with_pool(|pool| pool.request(request.map(Full::new)));
-        let cap = self.0.config.max_answer_bytes;
+        let client = self.clone();
         async move {
-            let Some(answer) = answer else {
-                return Err(BackendError::new(FailureClass::Local, "the calling thread is ending"));
-            };
-            match answer.await {
-                Ok(answer) => Ok(Response::new(answer, cap)),
-                Err(error) => Err(exchange_error(&error)),
+            let cap = client.0.config.max_answer_bytes;
+            if request.uri().scheme() == Some(&Scheme::HTTPS) {
+                let answer = client.send_secure(request)?.await.map_err(|error| exchange_error(&error))?;
+                let (head, body) = answer.into_parts();
+                return Ok(Response::new(head, Body::Pooled(body), cap));
             }
+            let (head, body) = direct::send(client, request).await?;
+            Ok(Response::new(head, Body::Direct(body), cap))
         }
     }
 
-    /// Lends this thread's pool, made on first use; `None` when the thread's storage is already gone.
-    fn with_pool<T>(&self, lend: impl FnOnce(&Pool) -> T) -> Option<T> {
-        let mut lend = Some(lend);
-        let lent = POOLS.try_with(|pools| {
-            let lend = lend.take()?;
-            let mut pools = pools.borrow_mut();
+    fn send_secure(&self, request: Request<Bytes>) -> Result<ResponseFuture, BackendError> {
+        let ending = || BackendError::new(FailureClass::Local, "the calling thread is ending");
+        let send = |local: &mut Local| {
+            let pool = local.secure.get_or_insert_with(|| self.secure_pool());
+            pool.request(request.map(Full::new))
+        };
+        self.with_local(send).ok_or_else(ending)
+    }
+
+    fn take_idle(&self, authority: &Authority) -> Option<Box<Conn>> {
+        self.with_local(|local| local.idle.take(authority)).flatten()
+    }
+
+    fn put_idle(&self, conn: Box<Conn>) {
+        let config = &self.0.config;
+        self.with_local(|local| local.idle.put(conn, config.pool_max_idle, config.pool_idle_timeout));
+    }
+
+    /// Lends what this thread keeps for this client; `None` when the thread's storage is already gone.
+    fn with_local<T>(&self, lend: impl FnOnce(&mut Local) -> T) -> Option<T> {
+        let lent = LOCALS.try_with(|locals| {
+            // Nothing below comes back here while it is borrowed; if it did, the connection would be lost,
+            // not the request.
+            let mut locals = locals.try_borrow_mut().ok()?;
             let mine = Arc::as_ptr(&self.0);
-            if let Some((_, pool)) = pools.iter().find(|(owner, _)| owner.as_ptr() == mine) {
-                return Some(lend(pool));
-            }
-            // A configuration that was replaced takes its connections with it.
-            pools.retain(|(owner, _)| owner.strong_count() > 0);
-            let pool = self.new_pool();
-            let result = lend(&pool);
-            pools.push((Arc::downgrade(&self.0), pool));
-            Some(result)
+            let place = match locals.iter().position(|local| local.owner.as_ptr() == mine) {
+                Some(place) => place,
+                None => {
+                    // A configuration that was replaced takes its connections with it.
+                    locals.retain(|local| local.owner.strong_count() > 0);
+                    let owner = Arc::downgrade(&self.0);
+                    locals.push(Local { owner, idle: Idle::default(), secure: None });
+                    locals.len() - 1
+                }
+            };
+            Some(lend(&mut locals[place]))
         });
         lent.ok().flatten()
     }
 
-    fn new_pool(&self) -> Pool {
+    fn secure_pool(&self) -> SecurePool {
         let config = &self.0.config;
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(config.pool_idle_timeout)
             .pool_max_idle_per_host(config.pool_max_idle)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
-            .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
+            .http1_max_buf_size(READ_BUFFER_BYTES)
+            .http2_max_header_list_size(READ_BUFFER_BYTES as u32)
             .http2_adaptive_window(true)
             // Finds out within seconds that a multiplexed connection is dead, before more requests join it.
             .http2_keep_alive_interval(Duration::from_secs(15))
             .http2_keep_alive_timeout(Duration::from_secs(5))
-            .build(self.0.connector.clone())
+            .build(self.0.secure.clone())
     }
 }
 

@@ -1,14 +1,16 @@
 //! An answer's head, and its body read whole and capped.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::response::Parts;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use opossum_core::class::FailureClass;
 
+use super::direct::DirectBody;
 use crate::BackendError;
 
 /// Most of an error's body that is read.
@@ -17,7 +19,6 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An answer whose head has come. Dropping it aborts the exchange.
-#[derive(Debug)]
 pub struct Response {
     /// The status.
     pub status: StatusCode,
@@ -28,9 +29,8 @@ pub struct Response {
 }
 
 impl Response {
-    pub(super) fn new(answer: http::Response<Incoming>, cap: usize) -> Self {
-        let (head, body) = answer.into_parts();
-        Self { status: head.status, headers: head.headers, body: Body(body), cap }
+    pub(super) fn new(head: Parts, body: Body, cap: usize) -> Self {
+        Self { status: head.status, headers: head.headers, body, cap }
     }
 
     /// Whether the media type is this one, whatever its parameters; `None` when the answer names none.
@@ -48,12 +48,12 @@ impl Response {
     pub async fn whole(mut self) -> Result<Bytes, BackendError> {
         self.refuse_encoding()?;
         let cap = self.cap;
-        let promised = self.body.0.size_hint().lower();
+        let promised = self.body.incoming().size_hint().lower();
         if promised > cap as u64 {
             return Err(too_large(cap));
         }
         let Some(first) = self.body.next().await.transpose()? else { return Ok(Bytes::new()) };
-        if self.body.0.is_end_stream() && first.len() <= cap {
+        if self.body.incoming().is_end_stream() && first.len() <= cap {
             return Ok(first);
         }
         // The promise bounds the reservation only up to the cap, checked above.
@@ -109,14 +109,29 @@ impl Response {
 }
 
 /// A body in pieces.
-#[derive(Debug)]
-pub(super) struct Body(Incoming);
+pub(super) enum Body {
+    /// Of a connection that another task drives.
+    Pooled(Incoming),
+    /// Of a connection that is driven by reading.
+    Direct(DirectBody),
+}
 
 impl Body {
+    fn incoming(&self) -> &Incoming {
+        match self {
+            Body::Pooled(incoming) => incoming,
+            Body::Direct(body) => body.incoming(),
+        }
+    }
+
     /// The next piece; `None` at the body's proper end.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BackendError>>> {
         loop {
-            return match std::task::ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+            let frame = match self {
+                Body::Pooled(incoming) => Pin::new(incoming).poll_frame(cx),
+                Body::Direct(body) => body.poll_frame(cx),
+            };
+            return match ready!(frame) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => Poll::Ready(Some(Ok(bytes))),
                     // Trailers.

@@ -89,13 +89,15 @@ pub(super) struct Decoder {
 struct State {
     asked: ModelName,
     told_model: bool,
+    /// Something of the protocol was seen.
+    begun: bool,
     calls: u32,
     done: bool,
 }
 
 impl Decoder {
     pub(super) fn new(asked: ModelName, endpoint: Endpoint) -> Self {
-        let state = State { asked, told_model: false, calls: 0, done: false };
+        let state = State { asked, told_model: false, begun: false, calls: 0, done: false };
         Self { splitter: LineSplitter::new(MAX_LINE_BYTES), state, endpoint }
     }
 }
@@ -116,7 +118,10 @@ impl Decode for Decoder {
         match splitter.finish(|line| state.take(line, out)) {
             Ok(()) if state.done => Ok(()),
             // A line that is no JSON because it was cut is a cut; a reported error is what it is.
-            Err(error) if error.class != FailureClass::BadResponse => Err(error),
+            Err(error) if error.class != FailureClass::BadResponse || !state.begun => Err(error),
+            Ok(()) if !state.begun => {
+                Err(BackendError::new(FailureClass::BadResponse, "the answer is empty"))
+            }
             _ => {
                 Err(BackendError::new(FailureClass::Truncated, "the stream ended before the answer was done"))
             }
@@ -134,6 +139,7 @@ impl State {
             return Ok(());
         }
         let line = read_line(line)?;
+        self.begun = true;
         if !self.told_model && !line.model.is_empty() {
             self.told_model = true;
             if line.model != self.asked.as_str() {

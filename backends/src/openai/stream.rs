@@ -25,6 +25,8 @@ pub(super) struct Decoder {
 struct State {
     asked: ModelName,
     told_model: bool,
+    /// Something of the protocol was seen.
+    begun: bool,
     choices: SmallVec<[ChoiceState; 1]>,
     done: bool,
 }
@@ -44,7 +46,7 @@ struct CallState {
 
 impl Decoder {
     pub(super) fn new(asked: ModelName, endpoint: Endpoint) -> Self {
-        let state = State { asked, told_model: false, choices: SmallVec::new(), done: false };
+        let state = State { asked, told_model: false, begun: false, choices: SmallVec::new(), done: false };
         Self { splitter: SseSplitter::default(), state, endpoint }
     }
 }
@@ -68,7 +70,10 @@ impl Decode for Decoder {
         // A last event that is cut in two is a sign of the same cut, not of a server that talks nonsense;
         // an error that it reported as its last word, however, counts.
         match rest {
-            Err(error) if error.class != FailureClass::BadResponse => Err(error),
+            Err(error) if error.class != FailureClass::BadResponse || !state.begun => Err(error),
+            Ok(()) if !state.begun => {
+                Err(BackendError::new(FailureClass::BadResponse, "the answer is empty"))
+            }
             _ => Err(truncated("the stream ended before its choices did")),
         }
     }
@@ -94,6 +99,7 @@ impl State {
         if let Some(error) = chunk.error(event.data) {
             return Err(error);
         }
+        self.begun = true;
         if let Some(model) = chunk.model
             && !self.told_model
         {

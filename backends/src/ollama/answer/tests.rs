@@ -61,7 +61,8 @@ fn a_raw_generation_streams_too() {
 #[test]
 fn an_end_before_done_is_a_cut() {
     assert_eq!(bad(&[HEL, LO]), FailureClass::Truncated);
-    assert_eq!(bad(&[]), FailureClass::Truncated);
+    assert_eq!(bad(&[]), FailureClass::BadResponse);
+    assert_eq!(bad(&["<html>"]), FailureClass::BadResponse);
     assert_eq!(bad(&[HEL, &DONE[..40]]), FailureClass::Truncated);
 }
 

@@ -70,7 +70,7 @@ fn a_stream_becomes_merged_text_finish_and_usage() {
 fn an_end_without_the_mark_is_good_only_after_every_finish() {
     assert_eq!(text_of(&good(&[HEL, LO, STOP])), "Hello ä\n");
     assert_eq!(bad(&[HEL, LO]), FailureClass::Truncated);
-    assert_eq!(bad(&[]), FailureClass::Truncated);
+    assert_eq!(bad(&[]), FailureClass::BadResponse);
     let second = r#"{"choices":[{"index":1,"delta":{"content":"x"}}]}"#;
     assert_eq!(bad(&[HEL, second, STOP]), FailureClass::Truncated);
 }
