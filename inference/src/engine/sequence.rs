@@ -6,7 +6,7 @@ use super::worker::guarded;
 use super::{FinishReason, Job, Readiness, TokenEvent, TokenSink, TokenUsage};
 use crate::model::{KvCache, LoadedModel, PREFILL_CHUNK};
 use crate::sampler::{Choice, Piece, Sampler, TextStream};
-use crate::{InferenceError, TokenLogprob, TopLogprob};
+use crate::{GenerationParams, InferenceError, TokenLogprob, TopLogprob};
 
 /// A generation under way.
 pub(super) struct Sequence {
@@ -62,7 +62,10 @@ impl Sequence {
     ) -> Result<Self, (Listener, InferenceError)> {
         let Job { prompt, params, sink } = job;
         let mut listener = Listener::new(sink);
-        let checked = params.validate().and_then(|()| model.encode(&prompt, nonce));
+        let checked = params
+            .validate()
+            .and_then(|()| check_bias(&params, model.info().vocab))
+            .and_then(|()| model.encode(&prompt, nonce));
         let tokens = match checked {
             Ok(tokens) => tokens,
             Err(error) => return Err((listener, error)),
@@ -160,6 +163,16 @@ impl Sequence {
         if !text.is_empty() || (self.wants_logprobs && !logprobs.is_empty()) {
             self.listener.queue(TokenEvent::Text { text, tokens, logprobs });
         }
+    }
+}
+
+fn check_bias(params: &GenerationParams, vocab: usize) -> Result<(), InferenceError> {
+    match params.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
+        Some((id, _)) => Err(InferenceError::BadParameter {
+            name: "logit_bias",
+            reason: format!("{id} is no token of this model"),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -207,6 +207,8 @@ fn what_is_wrong_with_a_job_is_told_to_its_sink() {
     let engine = start(|_| {});
     assert_eq!(submit(&engine, "x", greedy(0)).failure(), ErrorKind::BadParameter);
     assert_eq!(submit(&engine, "", greedy(1)).failure(), ErrorKind::BadParameter);
+    let unknown_token = GenerationParams { logit_bias: vec![(999_999, 1.0)], ..greedy(1) };
+    assert_eq!(submit(&engine, "x", unknown_token).failure(), ErrorKind::BadParameter);
     let (sink, heard) = listen();
     let message = PromptMessage { role: "assistant".to_owned(), content: String::new() };
     let prompt = Prompt::Chat { messages: vec![message], add_generation_prompt: true };

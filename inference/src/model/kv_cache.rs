@@ -11,7 +11,7 @@ const FIRST_CAPACITY: usize = 256;
 ///
 /// Each layer is one buffer `[kv_heads, capacity, head_dim]` that is written in place. It doubles when full, up to the
 /// context length, so that a short chat does not pay for the longest. In-place writing needs the cache to be the
-/// buffer's only owner: what [`KvCache::append`] returns must be dropped before the next append, or the tensor library
+/// buffer's only owner: what `append` returns must be dropped before the next append, or the tensor library
 /// copies the whole buffer.
 #[derive(Debug)]
 pub struct KvCache {

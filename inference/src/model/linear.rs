@@ -4,9 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 /// `y = x W^T`.
 ///
-/// The weight is kept as the file has it, one row an output, and read through a transposed view: on the CPU this makes
-/// the products of a decode step about a fifth faster than storing the transpose. A kernel that works on quantized
-/// blocks replaces what is in here, and nothing else.
+/// The weight is kept as the file has it, one row an output, and read through a transposed view: a decode step then
+/// reads every row front to back. A kernel that works on quantized blocks replaces what is in here, and nothing else.
 #[derive(Debug, Clone)]
 pub(super) struct Linear {
     transposed: Tensor<2>,

@@ -114,6 +114,10 @@ const LAYER_TENSORS: [&str; 9] =
 
 /// A tensor nobody reads is a part of the model nobody computes (a bias, say): the answers would be wrong.
 fn refuse_unknown_tensors(file: &GgufFile, config: &LlamaConfig) -> Result<(), InferenceError> {
+    // Before names are made up for as many layers as the file claims.
+    if config.layers > file.header().tensors.len() {
+        return Err(InferenceError::invalid(format!("there are no tensors for {} layers", config.layers)));
+    }
     let shared = ["token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"];
     let layered =
         (0..config.layers).flat_map(|layer| LAYER_TENSORS.iter().map(move |name| tensor_name(layer, name)));

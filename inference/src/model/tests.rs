@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use proptest::prelude::*;
+
 use super::load::rotate_half_order;
 use super::*;
 use crate::gguf::TensorType;
@@ -142,4 +144,26 @@ fn a_gpu_that_is_not_there_is_unavailable() {
     };
     assert_eq!(load(DeviceChoice::Cuda(0)), Err(ErrorKind::ModelUnavailable));
     assert_eq!(load(DeviceChoice::Auto), Ok("cpu".to_owned()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_damaged_file_is_refused_or_computes(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..4),
+        in_metadata: bool,
+    ) {
+        let mut bytes = TinyLlama::default().to_bytes().unwrap();
+        // The first kilobyte holds the sizes; damage there is the most telling.
+        let reach = if in_metadata { 1024 } else { bytes.len() };
+        for (at, bit) in flips {
+            bytes[at.index(reach)] ^= 1 << bit;
+        }
+        let path = TempModel::from_bytes(&bytes);
+        if let Ok(model) = LoadedModel::load(&LoadOptions::new(path.path())) {
+            let logits = model.step(&[5, 6], &mut model.new_cache());
+            prop_assert!(logits.is_err() || logits.unwrap().len() == model.info().vocab);
+        }
+    }
 }

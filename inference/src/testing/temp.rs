@@ -15,14 +15,25 @@ impl TempModel {
     /// Writes the model to a new file in the system's temporary folder.
     ///
     /// # Panics
-    /// When it cannot be written: a test can do nothing else.
+    /// When it cannot be made or written: a test can do nothing else.
     #[must_use]
     pub fn new(model: &TinyLlama) -> Self {
+        let bytes = model.to_bytes();
+        assert!(bytes.is_ok(), "the model cannot be made: {bytes:?}");
+        Self::from_bytes(&bytes.unwrap_or_default())
+    }
+
+    /// Writes these bytes to a new file in the system's temporary folder.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tiny-llama-{}-{number}.gguf", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let written = model.write(&path);
+        let written = std::fs::write(&path, bytes);
         assert!(written.is_ok(), "cannot write {}: {written:?}", path.display());
         Self { path }
     }
