@@ -7,6 +7,17 @@ use opossum_backends::models::{Phase, Progress};
 
 use super::term;
 
+/// A phase with nothing to count.
+const UNCOUNTED: &str = "{prefix} {msg}";
+/// A phase that counts bytes.
+const COUNTED: &str = "{prefix} {msg:<12} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
+/// A bar's look; the library's own where the template were wrong.
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}
+
 /// Shows one pull.
 pub(super) enum Meter {
     /// On a terminal.
@@ -32,10 +43,7 @@ impl Meter {
             return Meter::Lines { name: name.to_owned(), last: None };
         }
         let bar = ProgressBar::no_length().with_prefix(name.to_owned());
-        let template = "{prefix} {msg:<12} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
+        bar.set_style(style("{prefix}"));
         Meter::Bar { bar, phase: None }
     }
 
@@ -46,6 +54,7 @@ impl Meter {
                 if *phase != Some(progress.phase) {
                     *phase = Some(progress.phase);
                     bar.reset();
+                    bar.set_style(style(if progress.total == 0 { UNCOUNTED } else { COUNTED }));
                     bar.set_message(word(progress.phase));
                 }
                 bar.set_length(progress.total);
@@ -95,6 +104,13 @@ fn word(phase: Phase) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_templates_are_sound() {
+        for template in [UNCOUNTED, COUNTED] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
 
     #[test]
     fn plain_lines_come_once_a_tenth() {
