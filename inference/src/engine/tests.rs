@@ -223,15 +223,13 @@ fn a_full_sink_parks_its_own_sequence_only() {
     let slow = submit(&engine, "slow", greedy(400));
     slow.next();
     slow.set(Readiness::Full);
-    // Another sequence runs to its end meanwhile, twice.
-    for _ in 0..2 {
-        let (_, end) = submit(&engine, "quick", greedy(20)).rest();
-        assert!(matches!(end, TokenEvent::Done { .. }));
-    }
-    let parked: usize = slow.events.try_iter().count();
+    // The first run lets a step that was under way finish; during the second, nothing else is computed.
+    let quick = || assert!(matches!(submit(&engine, "quick", greedy(20)).rest().1, TokenEvent::Done { .. }));
+    quick();
     let before = engine.stats().tokens_generated;
-    std::thread::sleep(Duration::from_millis(20));
-    assert_eq!(engine.stats().tokens_generated, before, "nothing is computed for a parked sequence");
+    quick();
+    assert_eq!(engine.stats().tokens_generated, before + 20);
+    let parked = slow.events.try_iter().count();
     slow.set(Readiness::Ready);
     let (text, end) = slow.rest();
     assert!(matches!(end, TokenEvent::Done { usage, .. } if usage.completion_tokens == 400));
