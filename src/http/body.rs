@@ -1,12 +1,13 @@
 //! Reading a request's body: bounded in size and time, before anything else is done with it.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::dev::{Decompress, Payload};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
+use flate2::write::MultiGzDecoder;
 use futures::{Stream, StreamExt};
 
 use super::error::{ApiError, Code};
@@ -38,10 +39,7 @@ pub async fn read_json(
     let reading = async {
         match encoding(req)? {
             Encoding::Identity => collect(payload, announced, limits.bytes).await,
-            Encoding::Gzip => {
-                let body: Payload = payload.into_inner();
-                collect(Decompress::from_headers(body, req.headers()), None, limits.bytes).await
-            }
+            Encoding::Gzip => unpack(payload, limits.bytes).await,
         }
     };
     match tokio::time::timeout(limits.time, reading).await {
@@ -91,7 +89,7 @@ where
     S: Stream<Item = Result<Bytes, E>>,
 {
     let mut body = std::pin::pin!(body);
-    let broken = |_| ApiError::new(Code::InvalidJson, "the request body could not be read to its end");
+    let broken = |_| broken();
     let Some(first) = body.next().await else { return Ok(Bytes::new()) };
     let first = first.map_err(broken)?;
     if first.len() > limit {
@@ -110,4 +108,99 @@ where
         all.extend_from_slice(&piece);
     }
     Ok(all.freeze())
+}
+
+/// Reads a gzip body and unpacks it as it comes.
+///
+/// The server's own decoder unpacks each piece that arrives whole, which a bomb turns into a thousand times
+/// its size before anyone can count; here unpacking stops at the limit.
+async fn unpack<S, E>(body: S, limit: usize) -> Result<Bytes, ApiError>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut decoder = MultiGzDecoder::new(Bounded { bytes: Vec::new(), limit, passed: false });
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|_| broken())?;
+        if decoder.write_all(&piece).is_err() {
+            return Err(if decoder.get_ref().passed { too_large(limit) } else { broken() });
+        }
+    }
+    match decoder.finish() {
+        Ok(unpacked) => Ok(Bytes::from(unpacked.bytes)),
+        Err(_) => Err(broken()),
+    }
+}
+
+fn broken() -> ApiError {
+    ApiError::new(Code::InvalidJson, "the request body could not be read to its end")
+}
+
+/// Takes bytes up to a limit and fails past it.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+    /// Whether more came than may.
+    passed: bool,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + piece.len() > self.limit {
+            self.passed = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn unpacked(bytes: &[u8], piece: usize, limit: usize) -> Result<Bytes, ApiError> {
+        let pieces = bytes.chunks(piece).map(|p| Ok::<_, Infallible>(Bytes::copy_from_slice(p)));
+        unpack(futures::stream::iter(pieces), limit).await
+    }
+
+    #[tokio::test]
+    async fn a_packed_body_is_unpacked_however_it_is_split() {
+        let text = b"{\"messages\":[]}".repeat(100);
+        let bytes = packed(&text);
+        for piece in [1, 2, 7, bytes.len()] {
+            assert_eq!(unpacked(&bytes, piece, text.len()).await.unwrap(), text);
+        }
+        let two = [packed(b"a"), packed(b"b")].concat();
+        assert_eq!(unpacked(&two, 3, 2).await.unwrap(), "ab");
+    }
+
+    #[tokio::test]
+    async fn unpacking_stops_at_the_limit() {
+        let bomb = packed(&vec![0; 8 << 20]);
+        let error = unpacked(&bomb, bomb.len(), 1 << 20).await.unwrap_err();
+        assert_eq!(error.code, Code::RequestTooLarge);
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_or_no_gzip_is_broken() {
+        let bytes = packed(b"{}");
+        for bad in [&bytes[..bytes.len() - 1], b"{}", b""] {
+            let error = unpacked(bad, 64, 1 << 20).await.unwrap_err();
+            assert_eq!(error.code, Code::InvalidJson, "{bad:?}");
+        }
+    }
 }

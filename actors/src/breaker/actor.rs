@@ -9,7 +9,7 @@ use opossum_core::moment::Moment;
 
 use super::attempt::{Attempt, is_plain};
 use super::board::{Board, Published};
-use super::messages::{AttemptFinished, Command, Enter, Operate, Reconfigure, Restore};
+use super::messages::{AttemptFinished, CatchUp, Command, Enter, Operate, Reconfigure, Restore};
 use crate::clock::moment;
 use crate::guardian::{Cx, Handle, Reply, Worker};
 use crate::telemetry;
@@ -141,6 +141,15 @@ impl Handle<Enter> for BreakerWorker {
         };
         self.publish(at);
         entered.into()
+    }
+}
+
+impl Handle<CatchUp> for BreakerWorker {
+    fn handle(&mut self, _: CatchUp, _: &mut Cx<'_, Self>) -> Reply<()> {
+        let at = moment();
+        self.catch_up(at);
+        self.publish(at);
+        ().into()
     }
 }
 

@@ -11,7 +11,7 @@ use opossum_core::moment::Moment;
 use super::actor::BreakerWorker;
 use super::attempt::{Attempt, Entrant};
 use super::board::Board;
-use super::messages::{Command, Enter, Operate, Reconfigure, Restore};
+use super::messages::{CatchUp, Command, Enter, Operate, Reconfigure, Restore};
 use crate::clock::moment;
 use crate::guardian::{ActorError, ActorRef};
 use crate::registry::ActorThreads;
@@ -19,6 +19,8 @@ use crate::telemetry::Telemetry;
 
 /// How long a request waits to be granted a trial before it goes elsewhere.
 const ASK: Duration = Duration::from_millis(250);
+/// How long a failed attempt waits to be counted before it is left to be counted later.
+const SETTLE: Duration = Duration::from_millis(20);
 /// How long an operator's command waits.
 const COMMAND: Duration = Duration::from_secs(5);
 /// When to come again after a trial that could not be asked for.
@@ -90,6 +92,16 @@ impl BreakerHandle {
         }
         // Without the actor there is no trial; the backend stays as shut as its gate says.
         self.actor.ask(Enter { entrant, roll }, ASK).await.unwrap_or(Err(NO_ACTOR))
+    }
+
+    /// Waits until every attempt that has ended so far is counted and the gate shows it, at most 20 ms.
+    ///
+    /// For after a failure: the request that comes next, the same caller's included, then meets a gate that
+    /// knows of it, and [`BreakerHandle::check`] says for how long it refuses.
+    pub async fn settled(&self) {
+        if let Err(error) = self.actor.ask(CatchUp, SETTLE).await {
+            tracing::debug!(service = %self.service(), %error, "an attempt is counted later");
+        }
     }
 
     /// Whether the gate lets someone in: its transport, and of the models tried so far at least one.

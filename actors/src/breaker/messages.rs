@@ -36,6 +36,11 @@ pub(super) enum Command {
 #[rtype(result = "()")]
 pub(super) struct Reconfigure(pub(super) BreakerConfig);
 
+/// Takes in everything that has ended so far; answered when the gate shows it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct CatchUp;
+
 /// Puts saved states back.
 #[derive(Message)]
 #[rtype(result = "()")]

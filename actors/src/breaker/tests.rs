@@ -112,6 +112,29 @@ fn ends_that_say_nothing_send_nothing() {
 }
 
 #[test]
+fn once_settled_the_gate_knows_of_every_failure_before_it() {
+    on_paused_time(async {
+        let threads = threads();
+        let breaker = breaker(&threads, config());
+        for request in 0..5 {
+            assert!(breaker.enter_any(request).await.is_ok());
+            breaker.enter_any(request).await.unwrap().finish(failed(FailureClass::Transport));
+            if request == 4 {
+                breaker.settled().await;
+            }
+        }
+        assert_eq!(why(breaker.enter_any(9).await), RefusedWhy::Open);
+        // Without its actor it costs its 20 ms at most.
+        for _ in 0..10 {
+            threads.registry().poison("breaker").await;
+        }
+        let begun = Instant::now();
+        breaker.settled().await;
+        assert!(begun.elapsed() <= Duration::from_millis(20));
+    });
+}
+
+#[test]
 fn a_counted_success_interrupts_failures_in_a_row() {
     on_paused_time(async {
         let threads = threads();
