@@ -30,7 +30,7 @@ async fn a_place_is_free_again_when_its_permit_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_gets_the_next_place() {
-    let door = door(1, 1);
+    let door = door(1, 2);
     let first = door.admit(Lane::Live, far()).await.unwrap();
     let waiter = tokio::spawn({
         let door = door.clone();
@@ -73,7 +73,7 @@ async fn draining_sends_away_who_waits_and_keeps_who_works() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_who_leaves_frees_its_place_in_the_queue() {
-    let door = door(1, 1);
+    let door = door(1, 2);
     let _first = door.admit(Lane::Live, far()).await.unwrap();
     let waiter = tokio::spawn({
         let door = door.clone();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use opossum_actors::BreakerHandle;
@@ -33,6 +34,8 @@ pub struct ServiceEntry {
     pub retry_delay: Duration,
     /// Longest silence before the first content.
     pub first_token: Duration,
+    /// The same when a model may have to be loaded first, where that can be.
+    pub cold_load: Option<Duration>,
     /// Whether it is asked only when the others cannot answer.
     pub last_resort: bool,
     /// How good its answers are thought to be where nothing is said of a model, 0 to 1.
@@ -55,6 +58,8 @@ pub struct Arm {
     pub context_tokens: Option<u32>,
     /// How good its answers are thought to be, 0 to 1.
     pub capability: f32,
+    /// Whether it has answered, so that no model needs to be loaded.
+    pub warm: AtomicBool,
     /// Its series.
     pub metrics: ArmMetrics,
 }

@@ -1,29 +1,30 @@
 //! The attempts of one request: candidate after candidate, then the same ones again, under one deadline.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opossum_actors::Attempt;
 use opossum_backends::{BackendError, Call, EventStream, Reply};
 use opossum_core::answer::{Answer, StreamEvent};
-use opossum_core::breaker::{Outcome, Refused};
-use opossum_core::class::{FailureClass, Next};
+use opossum_core::breaker::{GateDecision, Outcome, Refused};
+use opossum_core::class::{BreakerEffect, FailureClass, Next};
 use opossum_core::ids::ServiceName;
 use opossum_core::request::GenerateRequest;
 use opossum_core::retry::{Retry, attempt_budget, backoff};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
-use super::catalogue::{Candidate, Eligible};
+use super::catalogue::{Arm, Candidate, Eligible};
 use super::context::RequestContext;
 use super::error::PipelineError;
+use super::order::now;
 use super::outcome::AttemptRecord;
 use super::{Inner, fingerprint};
 
 /// No delay before a repetition is longer than this.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// A silence shorter than this is the caller's impatience, not the backend's fault: the breaker does not
-/// hear of it, or one caller with a tiny deadline could open it for all.
+/// Backends are always allowed this much, or their budget for a first token where that is less.
 const FAIR_SILENCE: Duration = Duration::from_secs(2);
 /// What a caller is told when nothing says when to come again.
 const COME_AGAIN: Duration = Duration::from_secs(1);
@@ -171,7 +172,8 @@ impl<'r> Run<'r> {
         left: usize,
     ) -> Result<Option<Next>, PipelineError> {
         let limit = matches!(error.class, FailureClass::RateLimited | FailureClass::QuotaExhausted);
-        self.note_missed(candidate, limit, error.retry_after);
+        // The gate knows better than the upstream: it caps what was asked for, and knows when a quota renews.
+        self.note_missed(candidate, limit, gate_wait(candidate).or(error.retry_after));
         if !limit {
             self.state.fault = Some(error.class);
         }
@@ -208,9 +210,12 @@ impl<'r> Run<'r> {
         };
         let opening = open(arm.service.backend.generate(call));
         let silence = timeout(budget, opening).await;
-        let unfair = silence.is_err() && budget < FAIR_SILENCE.min(arm.service.first_token);
+        let unfair = silence.is_err() && budget < fair_silence(arm);
         match silence.unwrap_or_else(|_| Err(too_slow(budget))) {
-            Ok(opened) => Ok((opened, record)),
+            Ok(opened) => {
+                arm.warm.store(true, Ordering::Relaxed);
+                Ok((opened, record))
+            }
             Err(error) => {
                 tracing::warn!(
                     request_id = %self.context.request_id, arm = %arm.id, class = error.class.label(),
@@ -218,6 +223,9 @@ impl<'r> Run<'r> {
                 );
                 let failed = Outcome::Failed { class: error.class, retry_after: error.retry_after };
                 record.finish(if unfair { Outcome::CANCELLED } else { failed });
+                if error.class.breaker() != BreakerEffect::None {
+                    arm.service.breaker.settled().await;
+                }
                 Err(Missed::Failed(error))
             }
         }
@@ -236,11 +244,12 @@ impl<'r> Run<'r> {
     /// The longest silence before the first content. A whole answer is silent until it is complete, so it
     /// gets more; and the last candidate gets all there is.
     fn silence_limit(&self, candidate: &Candidate, left: usize) -> Duration {
-        let first_token = candidate.arm.service.first_token;
+        let service = &candidate.arm.service;
         match (self.request.stream, left) {
-            (true, _) => first_token,
+            (true, 0) => service.cold_load.unwrap_or(service.first_token).max(service.first_token),
+            (true, _) => service.first_token,
             (false, 0) => self.inner.timeouts.total,
-            (false, _) => first_token * 3,
+            (false, _) => service.first_token * 3,
         }
     }
 
@@ -293,6 +302,24 @@ async fn open(reply: impl Future<Output = Result<Reply, BackendError>>) -> Resul
             }
             Err(BackendError::new(FailureClass::Truncated, "the stream ended before its first content"))
         }
+    }
+}
+
+/// A silence shorter than this is the caller's impatience, not the backend's fault: the breaker does not
+/// hear of it, or one caller with a tiny deadline could open it for all. A model that may have to be loaded
+/// first is given the time for that.
+fn fair_silence(arm: &Arm) -> Duration {
+    match arm.service.cold_load.filter(|_| !arm.warm.load(Ordering::Relaxed)) {
+        Some(cold_load) => cold_load,
+        None => FAIR_SILENCE.min(arm.service.first_token),
+    }
+}
+
+/// How long the candidate's gate stays shut.
+fn gate_wait(candidate: &Candidate) -> Option<Duration> {
+    match candidate.arm.service.breaker.check(&candidate.arm.id.model, now(), 0.0) {
+        GateDecision::Refused(refused) => Some(refused.retry_in),
+        GateDecision::Pass | GateDecision::AskActor => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which arms there are: what is configured, and what the backends say they serve.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use opossum_actors::{Actors, HealthSnapshot};
@@ -57,7 +58,7 @@ impl Blueprint {
             for served in served(spec, discovered.as_deref()) {
                 let arm = Arc::new(self.arm(&entry, &served, arms.len()));
                 if served.in_auto {
-                    let defaults = Arc::new(defaults(&self.settings.params, None));
+                    let defaults = Arc::new(defaults(&self.settings.params_for(spec.name.as_str()), None));
                     auto.push(Candidate { arm: Arc::clone(&arm), defaults, weight: 1.0, stand_in: false });
                 }
                 arms.push(arm);
@@ -78,6 +79,7 @@ impl Blueprint {
             can: served.can,
             context_tokens: believed.context_tokens.or(served.context_tokens),
             capability: believed.capability.unwrap_or(service.capability),
+            warm: AtomicBool::new(false),
             metrics: self.metrics.arm(&id),
             id,
         }
@@ -91,7 +93,7 @@ impl Blueprint {
                     && same_model(arm.id.model.as_str(), &target.api_name)
             };
             let arm = arms.iter().find(same)?;
-            let defaults = Arc::new(defaults(&self.settings.params, Some(target)));
+            let defaults = Arc::new(defaults(&self.settings.params_for(&target.service), Some(target)));
             Some(Candidate {
                 arm: Arc::clone(arm),
                 defaults,

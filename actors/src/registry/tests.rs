@@ -29,13 +29,17 @@ impl Handle<Say> for Echo {
     }
 }
 
-/// Blocks the actors' thread until the sender is dropped.
+/// Blocks the actors' thread until the sender of the gate is dropped; says when it does.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Block(mpsc::Receiver<()>);
+struct Block {
+    blocks: oneshot::Sender<()>,
+    gate: mpsc::Receiver<()>,
+}
 
 impl Handle<Block> for Echo {
-    fn handle(&mut self, Block(gate): Block, _: &mut Cx<'_, Self>) -> Reply<()> {
+    fn handle(&mut self, Block { blocks, gate }: Block, _: &mut Cx<'_, Self>) -> Reply<()> {
+        blocks.send(()).unwrap();
         let _ = gate.recv();
         ().into()
     }
@@ -99,14 +103,16 @@ async fn a_closed_mailbox_is_replaced_behind_the_same_reference() {
 async fn a_blocked_thread_is_left_behind_and_all_actors_move_to_a_new_one() {
     let system = system();
     let (stuck, bystander) = (system.spawn("stuck", || Echo), system.spawn("bystander", || Echo));
-    let (gate, blocked) = mpsc::channel();
-    stuck.tell(Block(blocked)).unwrap();
+    let (open, gate) = mpsc::channel();
+    let (blocks, blocked) = oneshot::channel();
+    stuck.tell(Block { blocks, gate }).unwrap();
+    blocked.await.unwrap();
     assert_eq!(say(&bystander, 1).await, Err(ActorError::Timeout));
     until_answered(&stuck).await;
     until_answered(&bystander).await;
     assert_eq!(stuck.restarts().of(RestartCause::Silent), 1);
     assert_eq!(bystander.restarts().of(RestartCause::Silent), 1);
-    drop(gate);
+    drop(open);
 }
 
 #[tokio::test]
