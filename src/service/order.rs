@@ -102,7 +102,7 @@ impl Inner {
     }
 }
 
-fn now() -> Moment {
+pub(super) fn now() -> Moment {
     Moment::new(Instant::now().into_std(), jiff::Timestamp::now())
 }
 

@@ -6,9 +6,9 @@ use opossum_core::breaker::GateDecision;
 use opossum_core::ids::ArmId;
 use opossum_core::moment::Moment;
 use opossum_core::needs::Needs;
-use tokio::time::Instant;
 
 use super::catalogue::{Arm, ServiceEntry};
+use super::order::now;
 use super::{Inner, Service};
 
 /// The health of everything the service leans on, as last seen.
@@ -165,8 +165,4 @@ impl Inner {
 
 fn owner(name: &str) -> &str {
     name.split_once('/').map_or("opossum", |(service, _)| service)
-}
-
-fn now() -> Moment {
-    Moment::new(Instant::now().into_std(), jiff::Timestamp::now())
 }
