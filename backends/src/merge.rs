@@ -30,6 +30,24 @@ pub(crate) fn push_merged(out: &mut Vec<StreamEvent>, event: StreamEvent) {
     }
 }
 
+/// The same for plain text, which is copied only once.
+pub(crate) fn push_text(out: &mut Vec<StreamEvent>, index: u32, text: &str) {
+    match out.last_mut() {
+        Some(StreamEvent::Text { index: last, text: all, logprobs: None }) if *last == index => {
+            all.push_str(text)
+        }
+        _ => out.push(StreamEvent::Text { index, text: text.to_owned(), logprobs: None }),
+    }
+}
+
+/// The same for reasoning, which is copied only once.
+pub(crate) fn push_reasoning(out: &mut Vec<StreamEvent>, index: u32, text: &str) {
+    match out.last_mut() {
+        Some(StreamEvent::Reasoning { index: last, text: all }) if *last == index => all.push_str(text),
+        _ => out.push(StreamEvent::Reasoning { index, text: text.to_owned() }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +67,14 @@ mod tests {
     #[test]
     fn the_same_text_is_joined_and_nothing_else() {
         assert_eq!(merged([text(0, "a"), text(0, "b")]), merged([text(0, "ab")]));
+        let mut out = Vec::new();
+        push_text(&mut out, 0, "a");
+        push_text(&mut out, 0, "b");
+        push_reasoning(&mut out, 0, "c");
+        push_reasoning(&mut out, 0, "d");
+        push_text(&mut out, 1, "e");
+        let reasoning = StreamEvent::Reasoning { index: 0, text: "cd".into() };
+        assert_eq!(format!("{out:?}"), merged([text(0, "ab"), reasoning, text(1, "e")]));
         assert_eq!(merged([text(0, "a"), text(1, "b"), text(0, "c")]).matches("Text").count(), 3);
         let reasoning = StreamEvent::Reasoning { index: 0, text: "r".into() };
         assert_eq!(merged([text(0, "a"), reasoning]).matches("index").count(), 2);

@@ -7,6 +7,7 @@
 mod answer;
 mod request;
 mod stream;
+mod template;
 mod wire;
 
 use std::sync::Arc;

@@ -7,10 +7,11 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::answer::made_up_id;
+use super::template::{Kind, Template};
 use super::wire;
 use crate::http::classify::{ErrorBody, Quirks, classify_in_band};
 use crate::http::{Decode, Endpoint};
-use crate::merge::push_merged;
+use crate::merge::{push_merged, push_reasoning, push_text};
 use crate::sse::{SseEvent, SseSplitter};
 use crate::{BackendError, json};
 
@@ -28,6 +29,7 @@ struct State {
     /// Something of the protocol was seen.
     begun: bool,
     choices: SmallVec<[ChoiceState; 1]>,
+    template: Template,
     done: bool,
 }
 
@@ -46,7 +48,14 @@ struct CallState {
 
 impl Decoder {
     pub(super) fn new(asked: ModelName, endpoint: Endpoint) -> Self {
-        let state = State { asked, told_model: false, begun: false, choices: SmallVec::new(), done: false };
+        let state = State {
+            asked,
+            told_model: false,
+            begun: false,
+            choices: SmallVec::new(),
+            template: Template::default(),
+            done: false,
+        };
         Self { splitter: SseSplitter::default(), state, endpoint }
     }
 }
@@ -95,18 +104,31 @@ impl State {
         if event.name == b"error" {
             return Err(classify_in_band(&ErrorBody::parse(event.data), Quirks::default()));
         }
+        if let Some((index, kind, text)) = self.template.fill(event.data) {
+            match kind {
+                Kind::Text => push_text(out, index, text),
+                Kind::Reasoning => push_reasoning(out, index, text),
+            }
+            return Ok(());
+        }
         let chunk: wire::Completion<'_> = json::read(event.data)?;
         if let Some(error) = chunk.error(event.data) {
             return Err(error);
         }
         self.begun = true;
-        if let Some(model) = chunk.model
+        if let Some(model) = &chunk.model
             && !self.told_model
         {
             self.told_model = true;
             if model.as_str() != self.asked.as_str() {
-                out.push(StreamEvent::Model(model.into_owned()));
+                out.push(StreamEvent::Model(model.as_str().to_owned()));
             }
+        }
+        self.template.learn(event.data, &chunk);
+        let filled = self.template.choice();
+        if self.choices.iter().any(|choice| choice.finished && choice.index == filled) {
+            // What follows a choice's end is not passed on.
+            self.template.forget();
         }
         for choice in chunk.choices.into_iter().flatten() {
             self.take_choice(choice, out)?;
@@ -149,20 +171,20 @@ impl State {
         let finish = choice.finish()?;
         let logprobs = choice.logprobs;
         let mut text = choice.text;
-        if let Some(mut delta) = choice.delta.or(choice.message) {
-            if let Some(reasoning) = not_empty(delta.take_reasoning()) {
-                push_merged(out, StreamEvent::Reasoning { index, text: reasoning });
+        if let Some(delta) = choice.delta.or(choice.message) {
+            if let Some(reasoning) = delta.reasoning() {
+                push_reasoning(out, index, reasoning);
             }
             if let Some(refusal) = not_empty(delta.refusal) {
                 push_merged(out, StreamEvent::Refusal { index, text: refusal });
             }
             text = delta.content.or(text);
-            push_text(out, index, text, logprobs);
+            push_content(out, index, text, logprobs);
             for call in delta.tool_calls.into_iter().flatten() {
                 state.take_call(call, out);
             }
         } else {
-            push_text(out, index, text, logprobs);
+            push_content(out, index, text, logprobs);
         }
         if let Some(reason) = finish {
             state.finished = true;
@@ -218,14 +240,18 @@ impl ChoiceState {
     }
 }
 
-fn push_text(
+fn push_content(
     out: &mut Vec<StreamEvent>,
     index: u32,
     text: Option<wire::Text<'_>>,
     logprobs: Option<&RawValue>,
 ) {
-    if let Some(text) = not_empty(text) {
-        push_merged(out, StreamEvent::Text { index, text, logprobs: logprobs.map(ToOwned::to_owned) });
+    let Some(text) = text.filter(|text| !text.as_str().is_empty()) else { return };
+    match logprobs {
+        None => push_text(out, index, text.as_str()),
+        Some(raw) => {
+            out.push(StreamEvent::Text { index, text: text.into_owned(), logprobs: Some(raw.to_owned()) });
+        }
     }
 }
 

@@ -112,6 +112,12 @@ pub(super) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// The reasoning, if there is any.
+    pub(super) fn reasoning(&self) -> Option<&str> {
+        let reasoning = self.reasoning_content.as_ref().or(self.reasoning.as_ref());
+        reasoning.map(Text::as_str).filter(|text| !text.is_empty())
+    }
+
     pub(super) fn take_reasoning(&mut self) -> Option<Text<'a>> {
         // Some servers send the same text under both names.
         self.reasoning_content.take().or_else(|| self.reasoning.take())

@@ -67,6 +67,12 @@ fn a_stream_becomes_merged_text_finish_and_usage() {
 }
 
 #[test]
+fn nothing_is_added_to_a_choice_that_ended() {
+    let events = good(&[HEL, STOP, HEL, HEL, HEL]);
+    assert_eq!(text_of(&events), "Hel");
+}
+
+#[test]
 fn an_end_without_the_mark_is_good_only_after_every_finish() {
     assert_eq!(text_of(&good(&[HEL, LO, STOP])), "Hello ä\n");
     assert_eq!(bad(&[HEL, LO]), FailureClass::Truncated);
