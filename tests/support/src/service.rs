@@ -56,11 +56,12 @@ impl ServiceBuilder {
         self
     }
 
-    /// Shortens what a test would otherwise wait for: 2 s for a connection, 0.4 s for a first or next token,
-    /// 1.5 s in all, 20 ms before a repetition, no delay before the drain.
+    /// Shortens what a test would otherwise wait for: 0.4 s for a first (even of a model that has to be
+    /// loaded) or next token, 1.5 s in all, 20 ms before a repetition, no delay before the drain.
     #[must_use]
     pub fn quick(self) -> Self {
         self.set("upstream.first_token", 0.4)
+            .set("upstream.cold_load", 0.4)
             .set("upstream.token_idle", 0.4)
             .set("upstream.total", 1.5)
             .set("server.drain_delay", 0)
