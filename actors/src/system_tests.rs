@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::cache::{CacheTurn, Followed};
 use crate::telemetry::NoTelemetry;
+use crate::testing::quiet_panics;
 
 struct Idle(ServiceName);
 
@@ -71,6 +72,8 @@ async fn request(actors: &Actors, number: u64) -> bool {
 }
 
 async fn ready() -> Actors {
+    // As the service does; the default hook may take longer to print a backtrace than the actor to be back.
+    quiet_panics();
     let actors = actors();
     actors.router.set_arms(vec![ArmSpec::new(ArmId::new("one", "m"), Needs::CHAT)]);
     actors.monitor.refresh().await;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::guardian::{Cx, Handle, Reply};
 use crate::telemetry::NoTelemetry;
+use crate::testing::quiet_panics;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +57,7 @@ fn quick_watch() -> Watch {
 }
 
 fn system() -> ActorThreads {
+    quiet_panics();
     ActorThreads::start(quick_watch(), BackoffPolicy::default(), Arc::new(NoTelemetry)).unwrap()
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::host::Host;
 use super::{Registry, Watched};
-use crate::guardian::{Backoff, BackoffPolicy, RestartCause};
+use crate::guardian::{Backoff, BackoffPolicy, RestartCause, catch_future};
 
 /// How actors are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,11 @@ impl Watchdog {
             tokio::select! {
                 biased;
                 _ = &mut stop => return,
-                _ = rounds.tick() => self.round().await,
+                _ = rounds.tick() => {}
+            }
+            // The watch is watched by nobody, so nothing may end it.
+            if let Err(panic) = catch_future(self.round()).await {
+                tracing::error!(panic = %panic.message, place = panic.place.as_deref(), "a round of the watch panicked");
             }
         }
     }
