@@ -373,6 +373,36 @@ async fn when_all_are_open_the_client_is_told_the_earliest_and_a_healed_one_is_f
     assert_eq!(two.calls(), 5);
 }
 
+/// A stream whose first token takes 120 ms, where 50 ms counts as slow.
+fn crawling() -> Script {
+    Script::new().then(Step::RoleOnly).delay(Duration::from_millis(120)).answer("slow but good")
+}
+
+#[tokio::test]
+async fn a_backend_that_is_slow_throughout_is_opened_while_another_can_answer() {
+    let slow = Upstream::openai().script(crawling()).start();
+    let good = Upstream::openai().text("fine").start();
+    let builder = Service::of(BIN).quick().named("slow", &slow).named("good", &good).first_choice("slow");
+    let service = started(builder.set("upstream.slow_first_token", 0.05), &["slow", "good"]).await;
+    for i in 0..25 {
+        let stream = service.client().stream(&ask_stream(&format!("question {i}"))).await.collect().await;
+        assert!(stream.done(), "slow is no error: {stream:?}");
+    }
+    assert!((8..=16).contains(&slow.calls()), "open at 80 % slow of ten and more: {}", slow.calls());
+    assert!(good.calls() >= 9);
+}
+
+#[tokio::test]
+async fn the_only_backend_is_never_opened_for_being_slow() {
+    let slow = Upstream::openai().script(crawling()).start();
+    let service = started(alone(&slow).set("upstream.slow_first_token", 0.05), &["only"]).await;
+    for i in 0..20 {
+        let stream = service.client().stream(&ask_stream(&format!("question {i}"))).await.collect().await;
+        assert!(stream.done(), "{stream:?}");
+    }
+    assert_eq!(slow.calls(), 20);
+}
+
 #[tokio::test]
 async fn a_busy_ollama_cools_and_is_not_called_broken() {
     let busy = json!({"error": "server busy, please try again. maximum pending requests exceeded"});

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use opossum_testkit::models::{DEFAULT_MODEL_FILE, folder_with};
 use opossum_testkit::{Script, Service, Upstream, ask, ask_stream, eventually};
 use serde_json::json;
 
@@ -73,6 +74,24 @@ async fn a_panic_in_a_handler_is_a_500_to_that_request_only() {
     assert_eq!((answer.status, answer.error_code().as_str()), (500, "internal_error"));
     assert!(!answer.body_text().contains("panicked"), "{}", answer.body_text());
     assert!(stream.collect().await.done(), "another request was cut by the panic");
+}
+
+#[tokio::test]
+async fn a_panic_in_the_inference_actor_does_not_stop_the_embedded_model() {
+    let Some(models) = folder_with(DEFAULT_MODEL_FILE) else { return };
+    let service = Service::of(BIN).embedded(&models).env("OPOSSUM_TEST_HOOKS", "1").start().await;
+    service.settled(&["transformers"]).await;
+    let client = service.client();
+    let mut body = ask_stream("Count from one to twenty.");
+    body["max_tokens"] = json!(24);
+    let mut stream = client.stream(&body).await;
+    assert!(stream.next_text().await.is_some());
+    let poisoned = client.post("/debug/poison/inference", &json!({})).await;
+    assert_eq!(poisoned.status, 200, "{}", poisoned.body_text());
+    assert!(stream.collect().await.done(), "tokens do not pass through the actor");
+    assert_eq!(client.chat(&ask("Say hello.")).await.status, 200);
+    let (count, alive) = restarts(&service, "inference").await;
+    assert!(count >= 1 && alive);
 }
 
 #[tokio::test]
