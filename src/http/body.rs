@@ -192,7 +192,7 @@ mod tests {
     async fn unpacking_stops_at_the_limit() {
         let bomb = packed(&vec![0; 8 << 20]);
         let error = unpacked(&bomb, bomb.len(), 1 << 20).await.unwrap_err();
-        assert_eq!(error.code, Code::RequestTooLarge);
+        assert_eq!(error.code(), Code::RequestTooLarge);
     }
 
     #[tokio::test]
@@ -200,7 +200,7 @@ mod tests {
         let bytes = packed(b"{}");
         for bad in [&bytes[..bytes.len() - 1], b"{}", b""] {
             let error = unpacked(bad, 64, 1 << 20).await.unwrap_err();
-            assert_eq!(error.code, Code::InvalidJson, "{bad:?}");
+            assert_eq!(error.code(), Code::InvalidJson, "{bad:?}");
         }
     }
 }
