@@ -2,7 +2,7 @@
 //!
 //! The upstream is a thread of this process that answers with bytes prepared beforehand, so that wall time
 //! measures both; CPU time is the calling thread's own, from `/proc/thread-self/schedstat`.
-#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

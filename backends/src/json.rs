@@ -15,7 +15,9 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BackendE
         let detail = if body.trim_ascii().is_empty() {
             "the answer is empty".to_owned()
         } else {
-            format!("the answer is not what the protocol says: {error}")
+            // The error's own text may quote the answer, which belongs in no log.
+            let (kind, line, column) = (error.classify(), error.line(), error.column());
+            format!("the answer is not what the protocol says: {kind:?} at line {line} column {column}")
         };
         BackendError::new(FailureClass::BadResponse, detail)
     })

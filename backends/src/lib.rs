@@ -3,6 +3,16 @@
 //! A backend turns a request of the domain into its upstream's native protocol and the upstream's answer
 //! back into the domain. It neither retries nor chooses nor counts: whoever calls it owns the deadline, and
 //! dropping the future or the stream cancels the work upstream at once.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`openai`] | OpenAI, vLLM, SGLang, llama-server and all that speak the same |
+//! | [`ollama`] | an Ollama server, natively |
+//! | [`gemini`] | Google's Gemini API, natively |
+//! | [`transformers`] | the embedded engine, behind a seam |
+//! | [`fake`] | a script |
+//! | [`http`], [`sse`], [`ndjson`] | what the remote ones share: client, classes of errors, framing |
+//! | [`models`] | the catalogue of embedded models and how they are pulled |
 
 pub mod fake;
 pub mod gemini;

@@ -34,7 +34,7 @@ pub(crate) fn push_merged(out: &mut Vec<StreamEvent>, event: StreamEvent) {
 pub(crate) fn push_text(out: &mut Vec<StreamEvent>, index: u32, text: &str) {
     match out.last_mut() {
         Some(StreamEvent::Text { index: last, text: all, logprobs: None }) if *last == index => {
-            all.push_str(text)
+            all.push_str(text);
         }
         _ => out.push(StreamEvent::Text { index, text: text.to_owned(), logprobs: None }),
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::Uri;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
 
@@ -25,7 +26,7 @@ pub(super) fn tcp(config: &HttpConfig) -> Deadlined<HttpConnector> {
 /// A connector for TLS over TCP that offers HTTP/2 and HTTP/1.1.
 pub(super) fn secure(config: &HttpConfig) -> Result<Deadlined<HttpsConnector<HttpConnector>>, rustls::Error> {
     let inner = HttpsConnectorBuilder::new()
-        .with_tls_config(tls_config()?)
+        .with_tls_config(tls_config(config)?)
         .https_only()
         .enable_all_versions()
         .wrap_connector(tcp_only(config));
@@ -42,20 +43,26 @@ fn tcp_only(config: &HttpConfig) -> HttpConnector {
     tcp
 }
 
-/// TLS 1.2 and 1.3 against the roots of the operating system (`SSL_CERT_FILE` and `SSL_CERT_DIR` count).
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
+/// TLS 1.2 and 1.3 against the roots of the operating system (`SSL_CERT_FILE` and `SSL_CERT_DIR` count) and
+/// those of the configuration.
+fn tls_config(config: &HttpConfig) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let config = match builder.clone().with_native_roots() {
-        Ok(builder) => builder.with_no_client_auth(),
+    let mut roots = RootCertStore::empty();
+    for root in &config.extra_roots {
+        roots.add(CertificateDer::from(root.as_slice()))?;
+    }
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "some root certificates cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
         // A machine without roots must still reach its plain-text neighbours, so this is no reason to stop:
         // each TLS connection will then fail by itself.
-        Err(error) => {
-            tracing::warn!(%error, "no root certificates found: every https upstream will fail");
-            builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-        }
-    };
-    Ok(config)
+        tracing::warn!("no root certificates found: every https upstream will fail");
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A connector whose every connection must be ready within a limit.

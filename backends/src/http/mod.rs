@@ -57,6 +57,8 @@ pub struct HttpConfig {
     pub tcp_keepalive: Duration,
     /// Largest whole answer, in bytes.
     pub max_answer_bytes: usize,
+    /// Root certificates trusted besides those of the operating system, in DER.
+    pub extra_roots: Vec<Vec<u8>>,
 }
 
 impl Default for HttpConfig {
@@ -67,6 +69,7 @@ impl Default for HttpConfig {
             pool_max_idle: 64,
             tcp_keepalive: Duration::from_secs(30),
             max_answer_bytes: 16 * 1024 * 1024,
+            extra_roots: Vec::new(),
         }
     }
 }
@@ -108,7 +111,7 @@ impl HttpClient {
     /// A client; nothing is connected before the first request.
     ///
     /// # Errors
-    /// Only when the TLS library offers no usable protocol version.
+    /// When an extra root is no certificate, or the TLS library offers no usable protocol version.
     pub fn new(config: HttpConfig) -> Result<Self, rustls::Error> {
         let tcp = connect::tcp(&config);
         let secure = connect::secure(&config)?;

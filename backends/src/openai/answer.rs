@@ -101,3 +101,6 @@ pub(super) fn events(answer: Answer, asked: &ModelName) -> Vec<StreamEvent> {
     events.extend(answer.usage.map(StreamEvent::Usage));
     events
 }
+
+#[cfg(test)]
+mod tests;

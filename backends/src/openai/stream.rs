@@ -246,6 +246,7 @@ fn push_content(
     text: Option<wire::Text<'_>>,
     logprobs: Option<&RawValue>,
 ) {
+    // A token without text (a part of a character) has no event to carry its log probabilities.
     let Some(text) = text.filter(|text| !text.as_str().is_empty()) else { return };
     match logprobs {
         None => push_text(out, index, text.as_str()),
