@@ -195,6 +195,16 @@ async fn a_finish_without_the_end_mark_is_a_good_end() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_stays_after_its_end_mark_is_not_waited_for() {
+    let script = Script::new().then(Step::Head).chunks(&["a"]).finish("stop").then(Step::Stall);
+    let (_upstream, backend) = upstream(script);
+    let began = Instant::now();
+    let heard = hear(&backend).await;
+    assert_eq!((heard.text.as_str(), heard.class()), ("a", None));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn an_error_in_the_stream_has_its_own_class() {
     for (code, class) in [
         ("server_error", Class::ServerError),
@@ -325,6 +335,35 @@ async fn connections_are_used_again_by_whole_answers_and_streams() {
     }
     let connections: Vec<usize> = upstream.seen().iter().map(|seen| seen.connection).collect();
     assert!(connections.iter().all(|connection| *connection == 0), "{connections:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_calls_at_once_do_not_mix() {
+    let upstream = Upstream::openai().start();
+    for name in 0..10 {
+        upstream.set_model(&format!("m{name}"), Script::text(&format!("answer of {name} in some words")));
+    }
+    let backend = backend(&upstream);
+    let ask = |number: usize| {
+        let backend = backend.clone();
+        async move {
+            let mut call = common::call(chat(number.is_multiple_of(2)));
+            call.model = format!("m{}", number % 10).as_str().into();
+            let text = match backend.generate(call).await.unwrap() {
+                opossum_backends::Reply::Whole(answer) => answer.choices[0].text.clone().unwrap(),
+                opossum_backends::Reply::Stream(stream) => hear_out(stream).await.text,
+            };
+            assert_eq!(text, format!("answer of {} in some words", number % 10));
+        }
+    };
+    for _ in 0..5 {
+        let calls: Vec<_> = (0..100).map(|number| tokio::spawn(ask(number))).collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+    }
+    let connections = upstream.seen().iter().map(|seen| seen.connection).max().unwrap();
+    assert!(connections < 400, "{connections} connections for 500 calls");
 }
 
 #[tokio::test]
