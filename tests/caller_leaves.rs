@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use opossum_testkit::client::Conn;
-use opossum_testkit::{Client, Script, Service, Upstream, ask, ask_stream, eventually};
+use opossum_testkit::{Client, Script, Service, Step, Upstream, ask, ask_stream, eventually};
 use serde_json::Value;
 
 const BIN: &str = env!("CARGO_BIN_EXE_opossum");
@@ -164,4 +164,22 @@ async fn a_caller_who_only_half_closes_still_gets_its_answer() {
         Ok(answer) => assert_eq!(answer.text(), "still here"),
         Err(err) => assert_eq!(err.kind(), std::io::ErrorKind::UnexpectedEof),
     }
+}
+
+#[tokio::test]
+async fn a_caller_who_never_reads_is_given_up_and_its_upstream_too() {
+    let text = "x".repeat(16 * 1024);
+    let texts = vec![text; 20_000];
+    let endless = Script::new().then(Step::RoleOnly).then(Step::Chunks { texts, gap: Duration::ZERO });
+    let up = Upstream::openai().script(endless).start();
+    let builder = Service::of(BIN).named("only", &up).set("server.write_idle", 1);
+    let service = builder.start().await;
+    service.settled(&["only"]).await;
+    let conn = send(&service.client(), &ask_stream("x")).await;
+    assert!(up.wait_calls(1, SOON).await);
+    let before = service.rss_kib();
+    let aborted = up.wait_abort(0, Duration::from_secs(8)).await;
+    assert!(aborted.is_some(), "the upstream streams on into nowhere");
+    assert!(service.peak_rss_kib() < before + 64 * 1024, "what nobody reads is kept in memory");
+    drop(conn);
 }

@@ -1,13 +1,18 @@
 //! The HTTP server: sockets, limits, and its manner of stopping.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::http::KeepAlive;
+#[cfg(target_os = "linux")]
+use actix_web::rt::net::TcpStream;
 use actix_web::{App as Actix, HttpServer, web};
 use opossum_actors::Registry;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 
 use super::routes::{App, configure, configure_hooks};
 use crate::admission::Admission;
@@ -42,11 +47,31 @@ pub fn bind(
             .keep_alive(KeepAlive::Timeout(settings.keep_alive))
             .shutdown_timeout(settings.drain_timeout.as_secs().max(1))
             .backlog(4096)
+            .on_connect(bound_silence(settings.write_idle))
             .disable_signals()
             .bind((settings.host, settings.port))?;
     let address =
         server.addrs().first().copied().unwrap_or_else(|| SocketAddr::new(settings.host, settings.port));
     Ok((server.run(), address))
+}
+
+/// Makes the kernel break a connection whose caller has taken nothing for so long.
+///
+/// While a caller does not read, the server does not poll the answer's body (that is its back-pressure), so
+/// nothing up here can notice. The kernel can: it counts the time in which sent data stays unacknowledged and
+/// in which the caller's window stays shut, and then fails the socket, which drops the body, its permit and
+/// the upstream's work.
+fn bound_silence(limit: Duration) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + Clone + 'static {
+    move |connection, _| {
+        #[cfg(target_os = "linux")]
+        if let Some(stream) = connection.downcast_ref::<TcpStream>()
+            && let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(limit))
+        {
+            tracing::warn!(%error, "a caller that reads nothing will be waited for");
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (connection, limit);
+    }
 }
 
 /// Why the service stops.
