@@ -98,3 +98,39 @@ async fn a_deadline_counts_the_wait_in_the_queue() {
     assert!(started.elapsed() < Duration::from_millis(1200), "{:?}", started.elapsed());
     holder.abort();
 }
+
+#[tokio::test]
+async fn hundreds_of_callers_who_dawdle_do_not_hold_up_a_quick_one() {
+    let up = Upstream::openai().text("quick").start();
+    let builder =
+        Service::of(BIN).named("only", &up).set("server.head_timeout", 1).set("server.body_timeout", 1);
+    let service = builder.set("server.max_in_flight", 50).start().await;
+    service.settled(&["only"]).await;
+    let client = service.client();
+    let mut dawdlers = Vec::new();
+    for i in 0..300 {
+        let mut conn = client.connect().await;
+        let begun = match i % 3 {
+            0 => "POST /v1/chat/completions HTTP/1.1\r\nhos".to_owned(),
+            1 => "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                  content-length: 1000\r\n\r\n{\"model\""
+                .to_owned(),
+            _ => String::new(),
+        };
+        assert!(conn.send(begun.as_bytes()).await.is_ok());
+        dawdlers.push(conn);
+    }
+    for i in 0..30 {
+        let answer = client.chat(&ask(&format!("question {i}"))).await;
+        assert_eq!(answer.status, 200, "{}", answer.body_text());
+        assert!(answer.elapsed < Duration::from_millis(500), "{:?}", answer.elapsed);
+    }
+    let mut told = 0;
+    for (i, conn) in dawdlers.iter_mut().enumerate().take(60) {
+        if i % 3 != 2 {
+            told += usize::from(conn.answer().await.is_ok_and(|answer| answer.status == 408));
+        }
+    }
+    assert_eq!(told, 40, "a head or body that trickles in is a 408");
+    assert_eq!(up.calls(), 30);
+}
