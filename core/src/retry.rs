@@ -2,9 +2,10 @@
 //!
 //! Three rules meet here:
 //!
-//! * *A client sees no error as long as one backend can answer.* So the first failover of a request is never
-//!   refused, and neither is one to the last resort, which runs in this process and loads nobody else.
-//! * *Retries must not feed an outage.* So repeating the same backend, and every failover after the first,
+//! * *A client sees no error as long as one backend can answer.* So a request's first attempt at any backend
+//!   is never refused (a breaker bounds what a backend in an outage gets), and neither is one at the last
+//!   resort, which runs in this process and loads nobody else.
+//! * *Retries must not feed an outage.* So repeating the same backend, and going on to another of its models,
 //!   is paid from a budget: a tenth of the requests of the last ten seconds, and three a second that keep
 //!   small deployments from starving. First failovers are charged too, which stops the optional retries
 //!   first. (The shape is Finagle's retry budget: deposits that expire, and a reserve.)
@@ -36,7 +37,7 @@ pub enum Retry {
     Repeat,
     /// Another backend, for the first time in this request.
     FirstFailover,
-    /// Another backend, once more.
+    /// Another model of a backend that this request has called already.
     LaterFailover,
     /// The backend of last resort.
     LastResort,

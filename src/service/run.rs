@@ -75,6 +75,8 @@ struct State {
     missed_regular: bool,
     /// Services that cannot be reached at all: their other models need not be tried.
     out: SmallVec<[ServiceName; 4]>,
+    /// Services that were called.
+    tried: SmallVec<[ServiceName; 4]>,
 }
 
 /// Why one candidate did not answer.
@@ -102,7 +104,7 @@ impl<'r> Run<'r> {
                 continue;
             }
             if !self.may_fail_over(position) {
-                break;
+                continue;
             }
             match self.try_one(position, count - position - 1).await? {
                 Ok(committed) => return Ok(committed),
@@ -136,10 +138,11 @@ impl<'r> Run<'r> {
     }
 
     fn may_fail_over(&self, position: usize) -> bool {
+        let service = &self.order[position].arm.service;
         let retry = match self.state.attempts {
             0 => return true,
-            _ if self.order[position].arm.service.last_resort => Retry::LastResort,
-            1 => Retry::FirstFailover,
+            _ if service.last_resort => Retry::LastResort,
+            _ if !self.state.tried.contains(&service.name) => Retry::FirstFailover,
             _ => Retry::LaterFailover,
         };
         self.inner.may_retry(retry)
@@ -198,6 +201,7 @@ impl<'r> Run<'r> {
         let arm = &candidate.arm;
         let attempt = self.enter(candidate, left).await.map_err(Missed::Refused)?;
         self.state.attempts += 1;
+        self.state.tried.push(arm.service.name.clone());
         let record = AttemptRecord::begin(self.inner, arm, attempt);
         let remaining = self.context.deadline.saturating_duration_since(Instant::now());
         let budget = attempt_budget(remaining, left, self.silence_limit(candidate, left));

@@ -63,6 +63,8 @@ pub enum Step {
     },
     /// A good answer: whole or streamed word by word, as the request asks.
     Answer(String),
+    /// As [`Step::Answer`], with the last message of the request as the text.
+    Echo,
     /// Stays open and silent until the caller leaves.
     Stall,
     /// Ends the body cleanly, whatever is missing from its content.
@@ -95,6 +97,11 @@ impl Script {
     /// A good answer of this text.
     pub fn text(text: &str) -> Self {
         Self::new().then(Step::Answer(text.to_owned()))
+    }
+
+    /// A good answer that repeats the last message, so that an answer to another's question is noticed.
+    pub fn echo() -> Self {
+        Self::new().then(Step::Echo)
     }
 
     /// A good answer whose body is this JSON.

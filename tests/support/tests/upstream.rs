@@ -45,6 +45,20 @@ async fn gemini_and_ollama_speak_their_own_protocols() {
 }
 
 #[tokio::test]
+async fn an_echo_repeats_the_last_message_in_every_dialect() {
+    let client = |up: &Upstream| Client::new(up.addr());
+    let openai = Upstream::openai().script(Script::echo()).start();
+    assert_eq!(client(&openai).chat(&ask("again")).await.text(), "again");
+    let gemini = Upstream::gemini().script(Script::echo()).start();
+    let body = json!({"contents": [{"role": "user", "parts": [{"text": "again"}]}]});
+    let answer = client(&gemini).post("/v1beta/models/m:generateContent", &body).await.json();
+    assert_eq!(answer["candidates"][0]["content"]["parts"][0]["text"], "again");
+    let ollama = Upstream::ollama().script(Script::echo()).start();
+    let body = json!({"model": "m", "prompt": "again", "stream": false});
+    assert_eq!(client(&ollama).post("/api/generate", &body).await.json()["response"], "again");
+}
+
+#[tokio::test]
 async fn a_queue_of_scripts_comes_before_the_default() {
     let up = Upstream::openai().text("good").first([Script::status(500), Script::html()]).start();
     let client = Client::new(up.addr());

@@ -30,6 +30,8 @@ pub(crate) struct Exchange {
     pub(crate) operation: Operation,
     pub(crate) stream: bool,
     pub(crate) model: String,
+    /// The text of the last message.
+    pub(crate) prompt: String,
     pub(crate) usage_asked: bool,
     pub(crate) number: usize,
 }
@@ -43,7 +45,8 @@ impl Exchange {
             Dialect::Ollama => ollama_route(method, route, body),
         };
         let usage_asked = dialect != Dialect::OpenAi || body["stream_options"]["include_usage"] == true;
-        Self { dialect, operation, stream, model, usage_asked, number }
+        let prompt = last_message(body).to_owned();
+        Self { dialect, operation, stream, model, prompt, usage_asked, number }
     }
 
     pub(crate) fn content_type(&self) -> &'static str {
@@ -293,6 +296,16 @@ pub const PROMPT_TOKENS: usize = 9;
 fn openai_usage(tokens: usize) -> String {
     let total = PROMPT_TOKENS + tokens;
     format!(r#"{{"prompt_tokens":{PROMPT_TOKENS},"completion_tokens":{tokens},"total_tokens":{total}}}"#)
+}
+
+/// The last message's text, wherever the dialect has it; only its first part where it is in parts.
+fn last_message(body: &Value) -> &str {
+    let messages = body["messages"].as_array().or_else(|| body["contents"].as_array());
+    let Some(message) = messages.and_then(|all| all.last()) else {
+        return body["prompt"].as_str().unwrap_or_default();
+    };
+    let parts = message.get("content").or_else(|| message.get("parts")).unwrap_or(&Value::Null);
+    parts.as_str().or_else(|| parts[0]["text"].as_str()).unwrap_or_default()
 }
 
 fn openai_route(method: &str, route: &str, body: &Value) -> (Operation, String, bool) {

@@ -96,6 +96,7 @@ impl<'a, W: AsyncWrite + Unpin> Player<'a, W> {
             }
             Step::Finish { reason, end_mark } => self.finish(reason, *end_mark).await?,
             Step::Answer(text) => self.answer(text).await?,
+            Step::Echo => self.answer(&self.exchange.prompt).await?,
             Step::Stall => std::future::pending().await,
             Step::End => return self.end().await.map(Some),
             Step::Close => return Ok(Some(After::Close)),
