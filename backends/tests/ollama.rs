@@ -165,6 +165,16 @@ async fn the_server_tells_what_its_models_can_do() {
 }
 
 #[tokio::test]
+async fn a_health_url_of_its_own_is_asked_in_place_of_the_server() {
+    let (server, sidecar) = (Upstream::ollama().start(), Upstream::ollama().start());
+    let mut config = OllamaConfig::new("ollama", server.base_url());
+    config.health_url = Some(format!("{}/api/tags", sidecar.base_url()));
+    let backend = OllamaBackend::new(config, client()).unwrap();
+    backend.probe().await.unwrap();
+    assert_eq!((server.probes().len(), sidecar.probes().len()), (0, 1));
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_describe_its_models_still_lists_them() {
     // One answer for every question: a list of models, which is no description.
     let list = serde_json::json!({"models": [{"name": "old"}], "model_info": 1});

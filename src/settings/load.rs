@@ -307,4 +307,5 @@ fn settle(settings: &mut Settings, provenance: &mut Provenance) {
         server.host = IpAddr::from([127, 0, 0, 1]);
         provenance.notes.push(note);
     }
+    provenance.notes.extend(super::unused::notes(settings));
 }

@@ -18,6 +18,7 @@ mod provenance;
 mod server;
 pub mod table;
 mod tree;
+mod unused;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

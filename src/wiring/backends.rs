@@ -155,7 +155,8 @@ fn gemini(settings: &Settings, client: &HttpClient) -> Result<Option<BackendSpec
 fn ollama(settings: &Settings, client: &HttpClient) -> Result<Option<BackendSpec>, WiringError> {
     let Some(ollama) = &settings.ollama else { return Ok(None) };
     let name = ServiceName::from("ollama");
-    let config = OllamaConfig::new(name.clone(), ollama.base_url.clone());
+    let mut config = OllamaConfig::new(name.clone(), ollama.base_url.clone());
+    config.health_url.clone_from(&ollama.health_url);
     let backend = OllamaBackend::new(config, client.clone()).map_err(|e| bad_url("ollama.base_url", e))?;
     Ok(Some(spec(settings, name, Arc::new(backend), OLLAMA)))
 }

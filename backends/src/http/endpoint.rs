@@ -12,7 +12,7 @@ use crate::{BackendError, Call};
 /// Why a base URL cannot be used. It does not quote the URL, which may hold a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("base URL {0}")]
-pub struct BadBaseUrl(&'static str);
+pub struct BadBaseUrl(pub(crate) &'static str);
 
 /// One upstream's address and the headers that all its requests share.
 #[derive(Clone)]

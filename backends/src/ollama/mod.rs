@@ -41,6 +41,9 @@ pub struct OllamaConfig {
     pub base_url: String,
     /// Sent as a bearer token, for a server behind a proxy that wants one.
     pub api_key: Option<SecretString>,
+    /// The URL whose success means that the server lives, where it is not the server's own (a sidecar, a load
+    /// balancer). It is asked without the key.
+    pub health_url: Option<String>,
     /// Context length to load models with, in tokens; the server's own default where `None`.
     pub num_ctx: Option<u32>,
     /// How long a model stays in memory after a request, in Ollama's notation (`5m`); the server's own
@@ -55,6 +58,7 @@ impl OllamaConfig {
             service: service.into(),
             base_url: base_url.into(),
             api_key: None,
+            health_url: None,
             num_ctx: None,
             keep_alive: None,
         }
@@ -90,14 +94,17 @@ struct Inner {
     tags: Uri,
     show: Uri,
     version: Uri,
+    health: Option<Uri>,
 }
 
 impl OllamaBackend {
     /// A backend; nothing is connected yet.
     ///
     /// # Errors
-    /// When the base URL or the key cannot be used.
+    /// When the base URL, the health URL or the key cannot be used.
     pub fn new(config: OllamaConfig, client: HttpClient) -> Result<Self, BadBaseUrl> {
+        let health = config.health_url.as_deref().map(str::parse).transpose();
+        let health = health.map_err(|_| BadBaseUrl("has a health URL that is none"))?;
         let credential = config.api_key.as_ref().map(|key| (header::AUTHORIZATION, "Bearer ", key));
         let endpoint = Endpoint::new(&config.base_url, credential)?;
         Ok(Self(Arc::new(Inner {
@@ -106,6 +113,7 @@ impl OllamaBackend {
             tags: endpoint.fixed("/api/tags")?,
             show: endpoint.fixed("/api/show")?,
             version: endpoint.fixed("/api/version")?,
+            health,
             endpoint,
             config,
             client,
@@ -153,6 +161,11 @@ impl Inner {
     }
 
     async fn probe(&self) -> Result<(), BackendError> {
+        if let Some(health) = &self.health {
+            let mut request = Request::new(Bytes::new());
+            request.uri_mut().clone_from(health);
+            return self.exchange(request).await.map(drop);
+        }
         let response = self.exchange(self.endpoint.get(self.version.clone())).await?;
         json::read::<wire::Version<'_>>(&response.whole().await?).map(drop)
     }

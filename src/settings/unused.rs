@@ -1,0 +1,59 @@
+//! Settings that are accepted but that this version does not act on.
+//!
+//! They are checked, so that a configuration written for the whole product loads; and they are named at
+//! start, because a limit that nobody enforces must not look like one.
+
+use super::{Precision, Settings};
+
+/// One note for each setting that is given and has no effect.
+pub(super) fn notes(settings: &Settings) -> Vec<String> {
+    let mut unused = Vec::new();
+    for (name, policy) in &settings.policy {
+        let limits = [
+            ("rpm_limit", policy.rpm_limit),
+            ("tpm_limit", policy.tpm_limit),
+            ("daily_limit", policy.daily_limit),
+        ];
+        unused.extend(
+            limits.iter().filter(|(_, limit)| limit.is_some()).map(|(key, _)| format!("policy.{name}.{key}")),
+        );
+    }
+    let transformers = &settings.transformers;
+    let given = [
+        (
+            "redis",
+            settings.redis.host.is_some()
+                || settings.redis.url.is_some()
+                || !settings.redis.sentinels.is_empty(),
+        ),
+        ("amqp.url", settings.amqp.url.is_some()),
+        ("database.url", settings.database.url.is_some()),
+        ("telemetry.enabled", settings.telemetry.enabled),
+        // Weights are computed with in 32 bits, whatever the file holds.
+        ("transformers.precision", !matches!(transformers.precision, Precision::Auto | Precision::F32)),
+        ("transformers.use_quantized", !transformers.use_quantized),
+    ];
+    unused.extend(given.iter().filter(|(_, given)| *given).map(|(key, _)| (*key).to_owned()));
+    unused.into_iter().map(|key| format!("{key} is set, but this version does not act on it")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PolicySettings;
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let mut settings = Settings::default();
+        assert_eq!(notes(&settings), Vec::<String>::new());
+        let policy = PolicySettings { rpm_limit: Some(15), ..PolicySettings::default() };
+        settings.policy.insert("gemini".to_owned(), policy);
+        settings.redis.host = Some("cache".to_owned());
+        let notes = notes(&settings);
+        assert_eq!(notes.len(), 2);
+        assert!(
+            notes[0].starts_with("policy.gemini.rpm_limit ") && notes[1].starts_with("redis "),
+            "{notes:?}"
+        );
+    }
+}
