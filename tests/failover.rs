@@ -229,3 +229,25 @@ async fn when_every_backend_is_at_its_limit_the_earliest_says_when() {
     }
     assert_eq!((soon.calls(), late.calls()), (1, 1), "a cooled backend was asked again");
 }
+
+#[tokio::test]
+async fn one_good_backend_among_many_bad_ones_is_enough_for_everyone() {
+    let bad: Vec<_> = (0..6).map(|_| Upstream::openai().script(Script::html()).start()).collect();
+    let good = Upstream::openai().text("good answer").start();
+    let mut builder = Service::of(BIN).quick().named("good", &good);
+    for (i, upstream) in bad.iter().enumerate() {
+        let name = format!("bad{i}");
+        // Breakers off, so that each request meets all the failures.
+        let off = format!("BAD{i}_CIRCUIT_BREAKER_ENABLED");
+        builder = builder.named(&name, upstream).first_choice(&name).env(&off, "false");
+    }
+    let service = builder.start().await;
+    service.settled(&["good", "bad0", "bad5"]).await;
+    for i in 0..30 {
+        let answer = service.client().chat(&ask(&format!("question {i}"))).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "good answer"), "request {i}");
+    }
+    for upstream in &bad {
+        assert!(upstream.calls() <= 30, "a backend was asked more than once for a request");
+    }
+}
