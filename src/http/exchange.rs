@@ -42,7 +42,7 @@ impl Exchange {
                 tracing::info!(request_id = %self.request_id, route = self.route, status, ms, code, "answered with an error");
             }
             None => {
-                tracing::debug!(request_id = %self.request_id, route = self.route, status, ms, "answered")
+                tracing::debug!(request_id = %self.request_id, route = self.route, status, ms, "answered");
             }
         }
     }

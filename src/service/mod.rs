@@ -161,7 +161,7 @@ impl Service {
         clock.timing.cache = clock.lap();
         let (lead, status) = match looked {
             Looked::Found(cached) => {
-                return inner.from_cache(&catalogue, &cached, stream, clock.timing, permit);
+                return inner.serve_cached(&catalogue, &cached, stream, clock.timing, permit);
             }
             Looked::Lead(lead) => (Some(lead), CacheStatus::Miss),
             Looked::Unused(status) => (None, status),
@@ -169,7 +169,7 @@ impl Service {
         let order = inner.order(target, eligible, &request, needs, &context.only);
         clock.timing.route = clock.lap();
         let request = Arc::new(request);
-        let committed = Run::new(inner, &context, &request, order).to_answer().await?;
+        let committed = Run::new(inner, &context, &request, order).into_answer().await?;
         clock.timing.upstream = clock.lap();
         Ok(inner.serve(
             committed,
@@ -242,7 +242,7 @@ impl Inner {
         Served { meta, body }
     }
 
-    fn from_cache(
+    fn serve_cached(
         &self,
         catalogue: &Catalogue,
         cached: &opossum_actors::CachedAnswer,

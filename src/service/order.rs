@@ -35,12 +35,11 @@ impl Inner {
             self.metrics.chosen(&only_one.arm.id, "only");
             return eligible;
         }
-        let ordered = if target.in_order {
+        if target.in_order {
             self.as_listed(eligible)
         } else {
-            self.as_routed(target, eligible, request, needs, only)
-        };
-        ordered
+            self.as_routed(target, &eligible, request, needs, only)
+        }
     }
 
     fn availability(&self, candidate: &Candidate, at: Moment) -> f32 {
@@ -68,7 +67,7 @@ impl Inner {
     fn as_routed<'c>(
         &self,
         target: &Target,
-        eligible: Eligible<'c>,
+        eligible: &Eligible<'c>,
         request: &GenerateRequest,
         needs: Needs,
         only: &[ServiceName],

@@ -96,7 +96,7 @@ impl<'r> Run<'r> {
     }
 
     /// Tries until a candidate answers, all have failed for good, or the time is up.
-    pub(super) async fn to_answer(mut self) -> Result<Committed, PipelineError> {
+    pub(super) async fn into_answer(mut self) -> Result<Committed, PipelineError> {
         let mut again: Vec<(usize, u32)> = Vec::new();
         let count = self.order.len();
         for position in 0..count {

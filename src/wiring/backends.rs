@@ -106,7 +106,7 @@ impl BackendSpec {
 
     /// The backend as the actors know it.
     pub(super) fn for_actors(&self) -> BackendPlan {
-        BackendPlan { backend: Arc::clone(&self.backend), breaker: self.breaker.clone() }
+        BackendPlan { backend: Arc::clone(&self.backend), breaker: self.breaker }
     }
 }
 
