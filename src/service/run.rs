@@ -253,7 +253,7 @@ impl<'r> Run<'r> {
             (true, 0) => service.cold_load.unwrap_or(service.first_token).max(service.first_token),
             (true, _) => service.first_token,
             (false, 0) => self.inner.timeouts.total,
-            (false, _) => service.first_token * 3,
+            (false, _) => whole_budget(service.first_token, self.request.params.max_tokens),
         }
     }
 
@@ -319,6 +319,14 @@ fn fair_silence(arm: &Arm) -> Duration {
     }
 }
 
+/// How long a whole answer may take while others could give it: the time for a first token and for the tokens
+/// asked for at a modest rate, at most three times the former. Silence until then says nothing; a backend that
+/// hangs and one that writes a long answer look alike.
+fn whole_budget(first_token: Duration, max_tokens: Option<u32>) -> Duration {
+    let writing = Duration::from_millis(100) * max_tokens.unwrap_or(u32::MAX).min(600);
+    (first_token + writing).min(first_token * 3)
+}
+
 /// How long the candidate's gate stays shut.
 fn gate_wait(candidate: &Candidate) -> Option<Duration> {
     match candidate.arm.service.breaker.check(&candidate.arm.id.model, now(), 0.0) {
@@ -329,4 +337,18 @@ fn gate_wait(candidate: &Candidate) -> Option<Duration> {
 
 fn too_slow(waited: Duration) -> BackendError {
     BackendError::new(FailureClass::FirstTokenTimeout, format!("no content within {} ms", waited.as_millis()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_answer_is_given_up_sooner_than_a_long_one() {
+        let first = Duration::from_secs(20);
+        assert_eq!(whole_budget(first, Some(64)), Duration::from_millis(26_400));
+        assert_eq!(whole_budget(first, None), Duration::from_secs(60));
+        assert_eq!(whole_budget(first, Some(u32::MAX)), Duration::from_secs(60));
+        assert_eq!(whole_budget(Duration::from_millis(400), None), Duration::from_millis(1200));
+    }
 }
