@@ -10,7 +10,7 @@ use opossum_backends::ollama::{OllamaBackend, OllamaConfig};
 use opossum_backends::openai::{OpenAiBackend, OpenAiConfig};
 use opossum_backends::transformers::TransformersBackend;
 use opossum_backends::{Backend, UpstreamModel};
-use opossum_core::breaker::BreakerConfig;
+use opossum_core::breaker::{BreakerConfig, QuotaRenewal};
 use opossum_core::ids::ServiceName;
 use opossum_core::needs::Needs;
 
@@ -149,7 +149,13 @@ fn gemini(settings: &Settings, client: &HttpClient) -> Result<Option<BackendSpec
     };
     let backend = GeminiBackend::new(config, client.clone()).map_err(|e| bad_url("gemini.base_url", e))?;
     let spec = spec(settings, name, Arc::new(backend), GEMINI);
-    Ok(Some(BackendSpec { models: gemini.models.clone(), can: Box::new(GeminiBackend::can), ..spec }))
+    Ok(Some(BackendSpec {
+        models: gemini.models.clone(),
+        can: Box::new(GeminiBackend::can),
+        // A spent day comes back by Google's calendar, whatever wait was named beside it.
+        breaker: BreakerConfig { quota: QuotaRenewal::PacificMidnight, ..spec.breaker },
+        ..spec
+    }))
 }
 
 fn ollama(settings: &Settings, client: &HttpClient) -> Result<Option<BackendSpec>, WiringError> {
@@ -199,4 +205,26 @@ fn named(
 
 fn bad_url(key: &str, source: BadBaseUrl) -> WiringError {
     WiringError::BadUrl { key: key.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::settings::GeminiSettings;
+
+    #[test]
+    fn only_geminis_allowance_is_renewed_by_the_calendar() {
+        let named = ServiceSettings { base_url: "http://127.0.0.1:9/v1".to_owned(), ..Default::default() };
+        let settings = Settings {
+            gemini: Some(GeminiSettings::with_key("key".into())),
+            services: [("named".to_owned(), named)].into(),
+            ..Settings::default()
+        };
+        let specs = build(&settings, None).unwrap();
+        let quotas: Vec<_> = specs.iter().map(|s| (s.name.as_str(), s.breaker.quota)).collect();
+        let expected = [("gemini", QuotaRenewal::PacificMidnight), ("named", QuotaRenewal::AfterWait)];
+        assert_eq!(quotas, expected);
+    }
 }
