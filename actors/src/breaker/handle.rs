@@ -83,7 +83,9 @@ impl BreakerHandle {
     async fn go_in(&self, model: &ModelName, request: u64, last: bool) -> Result<Attempt, Refused> {
         let roll = if last { 0.0 } else { rand::random() };
         let decision = self.check(model, moment(), roll);
-        if let GateDecision::Refused(refused) = decision {
+        if let GateDecision::Refused(refused) = decision
+            && !self.may_be_over(refused)
+        {
             return Err(refused);
         }
         let entrant = Entrant { board: Arc::clone(&self.board), model: model.clone(), request, last };
@@ -92,6 +94,12 @@ impl BreakerHandle {
         }
         // Without the actor there is no trial; the backend stays as shut as its gate says.
         self.actor.ask(Enter { entrant, roll }, ASK).await.unwrap_or(Err(NO_ACTOR))
+    }
+
+    /// Whether the trial that is in the way may have ended: its outcome may be among those on their way to the
+    /// actor, which takes them in before it decides. The caller of a good trial often asks again at once.
+    fn may_be_over(&self, refused: Refused) -> bool {
+        refused.reason == RefusedWhy::TrialInFlight && !self.board.finished.is_empty()
     }
 
     /// Waits until every attempt that has ended so far is counted and the gate shows it, at most 20 ms.

@@ -228,6 +228,21 @@ fn two_good_trials_close_it_and_a_bad_one_opens_it_for_longer() {
 }
 
 #[test]
+fn a_good_trial_is_followed_by_the_next_at_once() {
+    on_paused_time(async {
+        let threads = threads();
+        let breaker = half_open(&threads).await;
+        for request in 1..3 {
+            // Nothing passes between the end of one trial and the next caller.
+            let trial = breaker.enter(&model(), request).await.unwrap();
+            assert!(trial.is_trial());
+            trial.finish(AttemptOutcome::Ok { slow: false });
+        }
+        assert!(!breaker.enter(&model(), 3).await.unwrap().is_trial());
+    });
+}
+
+#[test]
 fn a_bad_trial_is_not_followed_by_another_at_once() {
     on_paused_time(async {
         let threads = threads();
