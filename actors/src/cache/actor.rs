@@ -50,6 +50,7 @@ impl CacheWorker {
         for LeadEnded { key, owner, how } in ended.drain(..) {
             match how {
                 Ended::Completed(answer) => self.complete(key, owner, answer.as_ref(), now),
+                Ended::Replaced(answer) if answer.degraded => {}
                 Ended::Replaced(answer) => {
                     let bytes = answer.bytes;
                     self.cache.insert(key, answer, bytes, now);
@@ -67,7 +68,9 @@ impl CacheWorker {
         answer: Option<&Arc<CachedAnswer>>,
         now: std::time::Instant,
     ) {
-        let value = answer.map(|answer| (Arc::clone(answer), answer.bytes));
+        // What an outage made do with is for those who wait, not for those who come when it is over.
+        let kept = answer.filter(|answer| !answer.degraded);
+        let value = kept.map(|answer| (Arc::clone(answer), answer.bytes));
         for follower in self.cache.complete(key, owner, value, now).followers {
             let news = answer.map_or(Followed::Alone, |answer| Followed::Answer(Arc::clone(answer)));
             if let Some(waiting) = self.waiting.remove(&follower) {

@@ -198,6 +198,23 @@ fn flushing_forgets_what_is_stored_and_what_is_on_its_way() {
 }
 
 #[test]
+fn a_degraded_answer_is_shared_but_neither_kept_nor_put_in_place_of_a_good_one() {
+    on_paused_time(async {
+        let threads = threads();
+        let cache = cache(&threads);
+        let degraded = || Arc::new(CachedAnswer { degraded: true, ..CachedAnswer::clone(&answer("poor")) });
+        let leader = lead(&cache).await;
+        let follower = join(&cache).await;
+        leader.complete(Some(degraded()));
+        assert!(matches!(follower.wait().await, Followed::Answer(found) if found.degraded));
+        lead(&cache).await.complete(Some(answer("good")));
+        assert_eq!(hit(&cache).await, "good");
+        cache.refresh(KEY).complete(Some(degraded()));
+        assert_eq!(hit(&cache).await, "good");
+    });
+}
+
+#[test]
 fn a_panic_lets_followers_compute_their_own_and_the_cache_is_back_at_once() {
     on_paused_time(async {
         let threads = threads();

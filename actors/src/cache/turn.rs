@@ -18,7 +18,7 @@ pub struct CachedAnswer {
     pub answer: Answer,
     /// Who gave it.
     pub arm: ArmId,
-    /// Whether something better had been asked for.
+    /// Whether something better had been asked for. Such an answer is shared, but not kept.
     pub degraded: bool,
     /// Memory it takes, in bytes.
     pub bytes: usize,
@@ -59,7 +59,7 @@ impl LeadGuard {
         Self { board, key, owner, in_flight: false, open: true }
     }
 
-    /// Shares the answer with all who wait and stores it. `None` says that there is none to share: each of
+    /// Shares the answer with all who wait and, unless it is degraded, stores it. `None` says that there is none to share: each of
     /// them then computes its own. Never blocks.
     pub fn complete(mut self, answer: Option<Arc<CachedAnswer>>) {
         let how = match answer {
