@@ -270,8 +270,12 @@ impl Inner {
 
 /// Stores an answer if that is wanted, and shares it with the caller.
 fn keep(answer: Answer, storing: Option<Storing>) -> Arc<Answer> {
-    // A refusal may be of this moment; asked again, the model may answer.
-    match storing.filter(|_| !is_refused(&answer)) {
+    match storing {
+        // A refusal may be of this moment; asked again, the model may answer.
+        Some(storing) if is_refused(&answer) => {
+            storing.decline();
+            Arc::new(answer)
+        }
         Some(storing) => {
             let shared = Arc::new(answer);
             storing.store((*shared).clone());

@@ -33,6 +33,11 @@ impl Folding {
         }
     }
 
+    /// The stream ended well, but its answer is not to be shared.
+    pub(super) fn decline(self) {
+        self.store.decline();
+    }
+
     /// The stream ended well.
     pub(super) fn store(self) {
         if let Some(answer) = self.collector.finish() {
@@ -42,6 +47,11 @@ impl Folding {
 }
 
 impl Storing {
+    /// There is nothing to share: those who wait ask for themselves, all at once and not one after another.
+    pub(super) fn decline(self) {
+        self.lead.complete(None);
+    }
+
     /// Stores a whole answer.
     pub(super) fn store(self, answer: Answer) {
         let bytes = weight(&answer);

@@ -103,8 +103,10 @@ impl Committing {
         if let Some(record) = self.record.take() {
             record.succeed(self.usage.as_ref(), self.refused);
         }
-        if let Some(fold) = self.fold.take() {
-            fold.store();
+        match self.fold.take() {
+            Some(fold) if self.refused => fold.decline(),
+            Some(fold) => fold.store(),
+            None => {}
         }
     }
 
@@ -161,11 +163,13 @@ impl Stream for Committing {
 
 impl Drop for Committing {
     fn drop(&mut self) {
-        // A caller may leave between the last token and the end of the transfer: the backend did its work.
+        // A caller may leave between the last token and the end of the transfer: the backend did its work. But
+        // other choices and the usage may have been to come, so this is no answer to store.
         if self.finished && self.record.is_some() {
             self.end_well();
         }
     }
+            self.fold = None;
 }
 
 /// A stored answer, given as a stream.
