@@ -142,7 +142,10 @@ async fn keep_alives_do_not_hide_a_stall_in_the_middle_of_a_stream() {
     let every = Duration::from_millis(50);
     let comments = begun().then(Step::Comments { every, count: None });
     let empty_deltas = (0..200).fold(begun(), |script, _| script.then(Step::RoleOnly).delay(every));
-    for (what, script) in [("comments", comments), ("empty deltas", empty_deltas)] {
+    let total =
+        json!({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}});
+    let totals = (0..200).fold(begun(), |script, _| script.then(Step::Event(total.clone())).delay(every));
+    for (what, script) in [("comments", comments), ("empty deltas", empty_deltas), ("totals", totals)] {
         let up = Upstream::openai().script(script).start();
         // The limit over everything must not be what ends it.
         let service = alone(&up).set("upstream.total", 10).start().await;

@@ -78,7 +78,10 @@ impl Committing {
         if let Some(fold) = self.fold.as_mut() {
             fold.add(batch);
         }
-        self.last_content = Instant::now();
+        // Running totals without a token are no sign of life.
+        if batch.iter().any(StreamEvent::is_content) {
+            self.last_content = Instant::now();
+        }
     }
 
     /// The alarm is set once and re-set only when it rings too early, so that a token costs no timer.
@@ -166,10 +169,10 @@ impl Drop for Committing {
         // A caller may leave between the last token and the end of the transfer: the backend did its work. But
         // other choices and the usage may have been to come, so this is no answer to store.
         if self.finished && self.record.is_some() {
+            self.fold = None;
             self.end_well();
         }
     }
-            self.fold = None;
 }
 
 /// A stored answer, given as a stream.
