@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use opossum_actors::{CacheTurn, CachedAnswer, Followed, LeadGuard};
 use opossum_core::cache::{CacheKey, CacheTarget};
 use opossum_core::request::{GenerateRequest, Prompt};
+use tokio::time::Instant;
 
 use super::Inner;
 use super::catalogue::Target;
 use super::context::{CacheMode, CacheStatus, RequestContext};
-use super::error::PipelineError;
 
 /// What the cache said.
 pub(super) enum Looked {
@@ -30,40 +30,42 @@ impl Inner {
         request: &GenerateRequest,
         model: &str,
         target: &Target,
-    ) -> Result<Looked, PipelineError> {
+    ) -> Looked {
         if context.cache == CacheMode::Bypass {
-            return Ok(Looked::Unused(CacheStatus::Bypass));
+            return Looked::Unused(CacheStatus::Bypass);
         }
         let Some(cache) = self.cache.as_ref().filter(|_| self.is_wanted(context, request)) else {
-            return Ok(Looked::Unused(CacheStatus::Miss));
+            return Looked::Unused(CacheStatus::Miss);
         };
         let Ok(key) = key(context, request, model, target) else {
-            return Ok(Looked::Unused(CacheStatus::Miss));
+            return Looked::Unused(CacheStatus::Miss);
         };
         if context.cache == CacheMode::Refresh {
             self.stored_on_request.store(true, Ordering::Relaxed);
-            return Ok(Looked::Lead(cache.refresh(key)));
+            return Looked::Lead(cache.refresh(key));
         }
         if !request.is_repeatable() {
             let found = cache.peek(&key).await;
             self.metrics.cache_seen("exact", found.is_some());
-            return Ok(found.map_or(Looked::Unused(CacheStatus::Miss), Looked::Found));
+            return found.map_or(Looked::Unused(CacheStatus::Miss), Looked::Found);
         }
         let looked = match cache.begin(key).await {
             CacheTurn::Hit(cached) => Looked::Found(cached),
             CacheTurn::Lead(lead) => Looked::Lead(lead),
             CacheTurn::Bypass => Looked::Unused(CacheStatus::Miss),
             CacheTurn::Join(follower) => {
-                let waited = tokio::time::timeout_at(context.deadline, follower.wait()).await;
-                match waited.map_err(|_| PipelineError::DeadlineExceeded)? {
-                    Followed::Answer(cached) => Looked::Found(cached),
-                    Followed::Lead(lead) => Looked::Lead(lead),
-                    Followed::Alone => Looked::Unused(CacheStatus::Miss),
+                // The one who leads may have more time, or a caller who reads slowly: half of ours is kept
+                // for asking a backend ourselves.
+                let patience = context.deadline.saturating_duration_since(Instant::now()) / 2;
+                match tokio::time::timeout(patience, follower.wait()).await {
+                    Ok(Followed::Answer(cached)) => Looked::Found(cached),
+                    Ok(Followed::Lead(lead)) => Looked::Lead(lead),
+                    Ok(Followed::Alone) | Err(_) => Looked::Unused(CacheStatus::Miss),
                 }
             }
         };
         self.metrics.cache_seen("exact", matches!(looked, Looked::Found(_)));
-        Ok(looked)
+        looked
     }
 
     fn is_wanted(&self, context: &RequestContext, request: &GenerateRequest) -> bool {

@@ -157,7 +157,7 @@ impl Service {
         let mut clock = Clock::start(context.received);
         inner.budget.lock().on_request(clock.last.into_std());
         let stream = request.stream;
-        let looked = inner.look_up(&context, &request, model, target).await?;
+        let looked = inner.look_up(&context, &request, model, target).await;
         clock.timing.cache = clock.lap();
         let (lead, status) = match looked {
             Looked::Found(cached) => {
