@@ -57,7 +57,8 @@ impl Inner {
     fn as_listed<'c>(&self, mut eligible: Eligible<'c>) -> Eligible<'c> {
         let at = now();
         let out = |c: &&Candidate| self.availability(c, at) < 1.0;
-        eligible.sort_by_key(|c| (c.stand_in, c.stand_in && c.arm.service.last_resort, out(c)));
+        // Each is asked once: a gate may change meanwhile, and a sort needs answers that agree.
+        eligible.sort_by_cached_key(|c| (c.stand_in, c.stand_in && c.arm.service.last_resort, out(c)));
         if let Some(first) = eligible.first() {
             self.metrics.chosen(&first.arm.id, "alias");
         }
