@@ -7,7 +7,7 @@ use std::time::Duration;
 use opossum_actors::Attempt;
 use opossum_backends::{BackendError, Call, EventStream, Reply};
 use opossum_core::answer::{Answer, StreamEvent};
-use opossum_core::breaker::{GateDecision, Outcome, Refused};
+use opossum_core::breaker::{GateDecision, Outcome, Refused, RefusedWhy};
 use opossum_core::class::{BreakerEffect, FailureClass, Next};
 use opossum_core::ids::ServiceName;
 use opossum_core::request::GenerateRequest;
@@ -77,6 +77,10 @@ struct State {
     out: SmallVec<[ServiceName; 4]>,
     /// Services that were called.
     tried: SmallVec<[ServiceName; 4]>,
+    /// Places of candidates that turned this request away only because they come back slowly.
+    spared: SmallVec<[usize; 4]>,
+    /// Whether such candidates are not to be spared any longer.
+    insists: bool,
 }
 
 /// Why one candidate did not answer.
@@ -98,21 +102,39 @@ impl<'r> Run<'r> {
     /// Tries until a candidate answers, all have failed for good, or the time is up.
     pub(super) async fn into_answer(mut self) -> Result<Committed, PipelineError> {
         let mut again: Vec<(usize, u32)> = Vec::new();
-        let count = self.order.len();
-        for position in 0..count {
-            if self.state.out.contains(&self.order[position].arm.service.name) {
+        let everyone: SmallVec<[usize; 8]> = (0..self.order.len()).collect();
+        if let Some(committed) = self.ask_each(&everyone, &mut again).await? {
+            return Ok(committed);
+        }
+        // A backend that comes back slowly is spared for as long as another can answer. None could.
+        self.state.insists = true;
+        let spared = std::mem::take(&mut self.state.spared);
+        if let Some(committed) = self.ask_each(&spared, &mut again).await? {
+            return Ok(committed);
+        }
+        self.repeat(again).await
+    }
+
+    /// Each of these places once, until one answers; those that may be asked again are added to `again`.
+    async fn ask_each(
+        &mut self,
+        places: &[usize],
+        again: &mut Vec<(usize, u32)>,
+    ) -> Result<Option<Committed>, PipelineError> {
+        for (asked, &position) in places.iter().enumerate() {
+            if self.state.out.contains(&self.order[position].arm.service.name)
+                || !self.may_fail_over(position)
+            {
                 continue;
             }
-            if !self.may_fail_over(position) {
-                continue;
-            }
-            match self.try_one(position, count - position - 1).await? {
-                Ok(committed) => return Ok(committed),
+            let left = places.len() - asked - 1 + self.state.spared.len();
+            match self.try_one(position, left).await? {
+                Ok(committed) => return Ok(Some(committed)),
                 Err(Some(Next::OtherThenSame)) => again.push((position, 0)),
                 Err(_) => {}
             }
         }
-        self.repeat(again).await
+        Ok(None)
     }
 
     /// The second part: those that may be asked again, best first, each after a delay.
@@ -161,6 +183,9 @@ impl<'r> Run<'r> {
                 Ok(Ok(Committed { candidate, opened, record, attempts: self.state.attempts, degraded }))
             }
             Err(Missed::Refused(refused)) => {
+                if refused.reason == RefusedWhy::Ramping {
+                    self.state.spared.push(position);
+                }
                 self.note_missed(&candidate, refused.reason.is_limit(), Some(refused.retry_in));
                 Ok(Err(None))
             }
@@ -239,9 +264,10 @@ impl<'r> Run<'r> {
     async fn enter(&self, candidate: &Candidate, left: usize) -> Result<Attempt, Refused> {
         let (breaker, model) = (&candidate.arm.service.breaker, &candidate.arm.id.model);
         let request = fingerprint(&self.context.request_id);
-        match left {
-            0 => breaker.enter(model, request).await,
-            _ => breaker.enter_or_other(model, request).await,
+        if left == 0 || self.state.insists {
+            breaker.enter(model, request).await
+        } else {
+            breaker.enter_or_other(model, request).await
         }
     }
 
