@@ -85,6 +85,9 @@ pub struct Target {
     pub ids: Vec<ArmId>,
     /// Whether the order of the candidates is the operator's wish, or left to the router.
     pub in_order: bool,
+    /// Whether a service that it names could not be asked yet what it serves: the name is good, whoever can
+    /// answer it.
+    pub awaited: bool,
     /// What the name means now, for cache keys: it changes whenever the candidates do.
     pub revision: String,
 }
@@ -95,7 +98,7 @@ impl Target {
         let ids: Vec<ArmId> = candidates.iter().map(|c| c.arm.id.clone()).collect();
         let revision =
             candidates.iter().map(|c| format!("{} {:?} {};", c.arm.id, c.defaults, c.weight)).collect();
-        Self { candidates, ids, in_order, revision }
+        Self { candidates, ids, in_order, awaited: false, revision }
     }
 }
 
@@ -114,7 +117,8 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Joins services, arms and aliases. An alias without a target that exists now is left out.
+    /// Joins services, arms and aliases. An alias none of whose targets exists is left out, unless it may only
+    /// be that its service could not be asked yet.
     pub fn new(
         services: Vec<Arc<ServiceEntry>>,
         arms: Vec<Arc<Arm>>,
@@ -136,8 +140,8 @@ impl Catalogue {
         }
         let bare =
             named.into_iter().map(|(model, candidates)| (model, Target::new(candidates, false))).collect();
-        let aliases =
-            aliases.into_iter().filter(|(_, target)| target.candidates.iter().any(|c| !c.stand_in)).collect();
+        let is_good = |target: &Target| target.awaited || target.candidates.iter().any(|c| !c.stand_in);
+        let aliases = aliases.into_iter().filter(|(_, target)| is_good(target)).collect();
         Self { arms, services, auto: Target::new(auto, false), aliases, pinned, bare }
     }
 

@@ -295,8 +295,7 @@ impl<'r> Run<'r> {
 
     fn is_degraded(&self, candidate: &Candidate) -> bool {
         let poorer = candidate.arm.capability < self.state.missed;
-        let stands_in = candidate.arm.service.last_resort || candidate.stand_in;
-        poorer || (stands_in && self.state.missed_regular)
+        poorer || candidate.stand_in || (candidate.arm.service.last_resort && self.state.missed_regular)
     }
 
     /// What the caller is told when nothing is left to try.

@@ -66,7 +66,8 @@ impl Blueprint {
             services.push(entry);
         }
         let aliases = self.settings.models.iter();
-        let aliases = aliases.map(|(name, alias)| (name.clone(), self.alias(alias, &arms, &auto))).collect();
+        let aliases = aliases.map(|(name, alias)| (name.clone(), self.alias(alias, &services, &arms, &auto)));
+        let aliases = aliases.collect();
         Catalogue::new(services, arms, auto, aliases)
     }
 
@@ -86,7 +87,13 @@ impl Blueprint {
     }
 
     /// An alias's targets that exist now; where it allows, all of `auto` behind them as stand-ins.
-    fn alias(&self, alias: &AliasSettings, arms: &[Arc<Arm>], auto: &[Candidate]) -> Target {
+    fn alias(
+        &self,
+        alias: &AliasSettings,
+        services: &[Arc<ServiceEntry>],
+        arms: &[Arc<Arm>],
+        auto: &[Candidate],
+    ) -> Target {
         let of = |target: &TargetSettings| {
             let same = |arm: &&Arc<Arm>| {
                 arm.id.service.as_str() == target.service
@@ -107,7 +114,10 @@ impl Blueprint {
             let others = auto.iter().filter(|c| !named.contains(&c.arm.index));
             candidates.extend(others.map(|c| Candidate { stand_in: true, ..c.clone() }));
         }
-        Target::new(candidates, true)
+        let unasked = |target: &TargetSettings| {
+            services.iter().any(|s| s.name.as_str() == target.service && !s.models_known)
+        };
+        Target { awaited: alias.targets.iter().any(unasked), ..Target::new(candidates, true) }
     }
 
     /// The arms as the router knows them.
