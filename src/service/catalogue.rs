@@ -3,9 +3,9 @@
 //! A catalogue is immutable. Discovery (an Ollama server that pulled another model) makes a new one, which
 //! replaces the old as a whole; requests under way keep the one they began with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opossum_actors::BreakerHandle;
@@ -157,7 +157,7 @@ impl Catalogue {
         let found =
             self.aliases.get(model).or_else(|| self.pinned.get(model)).or_else(|| self.bare.get(model));
         if let Some(target) = found {
-            return Ok(target);
+            return if target.candidates.is_empty() { Err(unavailable()) } else { Ok(target) };
         }
         let unasked = model.split_once('/').is_some_and(|(service, _)| {
             self.services.iter().any(|s| s.name.as_str() == service && !s.models_known)
@@ -212,6 +212,15 @@ impl Catalogue {
         }
     }
 
+    /// Takes over which arms have answered already from the catalogue that this one replaces.
+    pub fn take_over(&self, old: &Catalogue) {
+        for arm in &self.arms {
+            let known = old.arms.iter().find(|known| known.id == arm.id);
+            let warm = known.is_some_and(|known| known.warm.load(Ordering::Relaxed));
+            arm.warm.store(warm, Ordering::Relaxed);
+        }
+    }
+
     /// Every arm, by index.
     pub fn arms(&self) -> &[Arc<Arm>] {
         &self.arms
@@ -227,11 +236,6 @@ impl Catalogue {
         let auto = (!self.auto.candidates.is_empty()).then_some((AUTO, &self.auto));
         let named = self.aliases.iter().chain(&self.pinned).map(|(name, target)| (name.as_str(), target));
         auto.into_iter().chain(named)
-    }
-
-    /// The identities of all arms, to see whether discovery changed anything.
-    pub fn arm_ids(&self) -> BTreeSet<&ArmId> {
-        self.arms.iter().map(|arm| &arm.id).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use opossum_backends::{ParamDefaults, UpstreamModel};
 use opossum_core::ids::{ArmId, ModelName};
 use opossum_core::needs::Needs;
 use opossum_core::router::ArmSpec;
+use tokio::sync::watch;
 
 use super::backends::BackendSpec;
 use crate::service::catalogue::{Arm, Candidate, Catalogue, ServiceEntry, Target};
@@ -180,16 +181,24 @@ fn defaults(all: &ParamSettings, target: Option<&TargetSettings>) -> ParamDefaul
 }
 
 /// Draws a new catalogue whenever discovery has news, for as long as the service runs.
-pub(super) fn follow_discovery(blueprint: Blueprint, catalogue: Arc<ArcSwap<Catalogue>>, actors: &Actors) {
+/// `news` is as old as what the first catalogue was drawn from, so that no change between the two is missed.
+pub(super) fn follow_discovery(
+    blueprint: Blueprint,
+    catalogue: Arc<ArcSwap<Catalogue>>,
+    mut news: watch::Receiver<u64>,
+    actors: &Actors,
+) {
     let (monitor, router) = (actors.monitor.clone(), actors.router.clone());
     crate::tasks::background("discovery", async move {
-        let mut news = monitor.models_changed();
         while news.changed().await.is_ok() {
             let drawn = blueprint.draw(&monitor.snapshot());
-            let same = drawn.arm_ids() == catalogue.load().arm_ids();
-            if !same {
+            let old = catalogue.load_full();
+            drawn.take_over(&old);
+            let specs = blueprint.arm_specs(&drawn);
+            // An arm of the same name may have learned what it can do or how much it can read.
+            if specs != blueprint.arm_specs(&old) {
                 tracing::info!(arms = drawn.arms().len(), "the catalogue changed");
-                router.set_arms(blueprint.arm_specs(&drawn));
+                router.set_arms(specs);
             }
             catalogue.store(Arc::new(drawn));
         }

@@ -62,10 +62,11 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     })?;
     follow_engine(engine_changed, actors.monitor.clone());
     let _ = tokio::time::timeout(FIRST_LOOK, actors.monitor.refresh()).await;
+    let news = actors.monitor.models_changed();
     let blueprint = Blueprint::new(settings, specs, &actors, Arc::clone(&metrics));
     let catalogue = Arc::new(ArcSwap::from_pointee(blueprint.draw(&actors.monitor.snapshot())));
     actors.router.set_arms(blueprint.arm_specs(&catalogue.load()));
-    arms::follow_discovery(blueprint, Arc::clone(&catalogue), &actors);
+    arms::follow_discovery(blueprint, Arc::clone(&catalogue), news, &actors);
     let server = &settings.server;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let admission = Admission::new(AdmissionConfig {
