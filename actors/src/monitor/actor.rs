@@ -30,14 +30,17 @@ impl MonitorWorker {
 
     /// Joins the round under way, or begins one.
     fn round(&mut self, cx: &mut Cx<'_, Self>) -> Round {
-        if let Some(round) = &self.round {
+        // One that has ended already, with word of that still on its way here, is no news.
+        if let Some(round) = self.round.as_ref().filter(|round| round.peek().is_none()) {
             return round.clone();
         }
         let round: Pin<Box<dyn Future<Output = ()>>> = Box::pin(probe_all(Arc::clone(&self.board)));
         let round = round.shared();
         self.round = Some(round.clone());
         // Driven here, so that it goes on when those who asked for it have left.
-        cx.spawn(round.clone(), |worker, (), _| worker.round = None);
+        cx.spawn(round.clone(), |worker, (), _| {
+            worker.round.take_if(|round| round.peek().is_some());
+        });
         round
     }
 

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::breaker::{AttemptOutcome, BreakerHandle};
-use crate::guardian::ActorError;
-use crate::registry::ActorThreads;
+use crate::guardian::{ActorError, BackoffPolicy};
+use crate::registry::{ActorThreads, Watch};
 use crate::telemetry::{NoTelemetry, Telemetry};
 use crate::testing::{on_paused_time, pass, threads};
 
@@ -314,4 +314,21 @@ fn a_turn_is_told_once_however_often_it_is_probed() {
         }
         assert_eq!(*turns.0.lock(), [true, false, true]);
     });
+}
+
+/// On threads and time as they are, since it is a matter of which of them comes first.
+#[tokio::test]
+async fn a_refresh_right_after_another_probes_anew() {
+    let threads =
+        ActorThreads::start(Watch::default(), BackoffPolicy::default(), Arc::new(NoTelemetry)).unwrap();
+    let backend = Scripted::new("s", Mood::Good);
+    let watched = watch(&threads, &[&backend], Vec::new());
+    for turn in 0..2000 {
+        let mood = if turn % 2 == 0 { Mood::Bad } else { Mood::Good };
+        watched.monitor.refresh().await;
+        *backend.mood.lock() = mood;
+        watched.monitor.refresh().await;
+        assert_eq!(watched.monitor.is_down(&backend.service), mood == Mood::Bad, "turn {turn}");
+    }
+    threads.stop(TIMEOUT);
 }
