@@ -12,6 +12,7 @@
 //! | [`dead_ends`] | addresses that refuse, swallow or never answer a connection |
 //! | [`client`] | an HTTP/1.1 client that can half-close, reset and time each event of a stream |
 //! | [`service`] | the real binary on a free port, with its logs, signals and memory |
+//! | [`port`] | ports that no two tests take at once |
 //! | [`metrics`] | the Prometheus text, read |
 //! | [`models`] | where the model files of the embedded engine are |
 //! | [`wait`] | polling with a deadline, and reproducible random numbers |
@@ -21,6 +22,7 @@ pub mod client;
 pub mod dead_ends;
 pub mod metrics;
 pub mod models;
+pub mod port;
 pub mod script;
 pub mod service;
 pub mod temp;

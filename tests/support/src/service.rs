@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
+use crate::port::PortLease;
 use crate::temp::TempDir;
 use crate::upstream::Upstream;
 use crate::wait::eventually;
@@ -38,7 +38,7 @@ pub struct ServiceBuilder {
     config: BTreeMap<String, String>,
     open_files: Option<u32>,
     dir: Option<Arc<TempDir>>,
-    port: Option<u16>,
+    port: Option<Arc<PortLease>>,
 }
 
 impl ServiceBuilder {
@@ -119,10 +119,10 @@ impl ServiceBuilder {
         self
     }
 
-    /// Listens on this port instead of a free one.
+    /// Listens on this port, whoever has it, instead of a free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
+        self.port = Some(Arc::new(PortLease::unleased(port)));
         self
     }
 
@@ -136,7 +136,7 @@ impl ServiceBuilder {
             let mut service = self.spawn();
             match service.alive().await {
                 Ok(()) => return service,
-                // Somebody else took the port between the choice and the bind.
+                // Somebody outside the tests took the port between the choice and the bind.
                 Err(_) if tries > 1 && service.logs().to_lowercase().contains("in use") => tries -= 1,
                 Err(why) => panic!("{why}; it said:\n{}", service.logs()),
             }
@@ -158,7 +158,8 @@ impl ServiceBuilder {
             let toml: String = self.config.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
             std::fs::write(dir.path().join("config/default.toml"), toml).expect("a configuration");
         }
-        let port = self.port.unwrap_or_else(free_port);
+        let lease = self.port.clone().unwrap_or_else(|| Arc::new(PortLease::free()));
+        let port = lease.number();
         let mut child = self.command(&dir, port).spawn().expect("the service's binary runs");
         let logs = Arc::new(Mutex::new(String::new()));
         let pipes: [Option<Box<dyn Read + Send>>; 2] = [
@@ -166,7 +167,7 @@ impl ServiceBuilder {
             child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
         ];
         let readers = pipes.into_iter().flatten().map(|pipe| collect(pipe, &logs)).collect();
-        let builder = ServiceBuilder { dir: Some(Arc::clone(&dir)), port: Some(port), ..self.clone() };
+        let builder = ServiceBuilder { dir: Some(Arc::clone(&dir)), port: Some(lease), ..self.clone() };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Service { child, addr, dir, logs, readers, started_in: Duration::ZERO, builder }
     }
@@ -373,17 +374,4 @@ fn collect(pipe: Box<dyn Read + Send>, logs: &Arc<Mutex<String>>) -> JoinHandle<
             let _ = writeln!(logs, "{}", String::from_utf8_lossy(&line));
         }
     })
-}
-
-/// A free port below the range that the kernel takes for outgoing connections, so that none of the many
-/// connections of a test run can take it between the choice and the bind.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = (std::process::id() % 1000) as u16 * 12;
-    loop {
-        let port = 20_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
