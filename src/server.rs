@@ -53,6 +53,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     tracing::info!(%address, version = crate::VERSION, "listening");
     let drain = server::drain_on_signal(running.handle(), admission, settings.server.clone());
     crate::tasks::background("drain", drain);
+    crate::tasks::background("hang-ups", server::heed_hang_ups());
     running.await?;
     wired.actors.shutdown();
     tracing::info!("stopped");

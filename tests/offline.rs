@@ -18,9 +18,13 @@ fn models() -> Option<std::path::PathBuf> {
     found
 }
 
+/// One engine at a time: two on two cores would tell how long both take.
+static ENGINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test]
 async fn the_embedded_model_answers_when_all_remotes_die() {
     let Some(models) = models() else { return };
+    let _alone = ENGINE.lock().await;
     let mut gemini = Upstream::gemini().start();
     let mut ollama = Upstream::ollama().start();
     let service = Service::of(BIN).gemini(&gemini).ollama(&ollama).embedded(&models).start().await;
@@ -59,6 +63,7 @@ async fn the_embedded_model_answers_when_all_remotes_die() {
 #[tokio::test]
 async fn alone_without_any_remote_it_is_nobodys_stand_in() {
     let Some(models) = models() else { return };
+    let _alone = ENGINE.lock().await;
     let service = Service::of(BIN).embedded(&models).start().await;
     service.settled(&["transformers"]).await;
     let client = service.client();
@@ -77,6 +82,7 @@ async fn alone_without_any_remote_it_is_nobodys_stand_in() {
 #[tokio::test]
 async fn a_caller_who_leaves_frees_the_embedded_engine() {
     let Some(models) = models() else { return };
+    let _alone = ENGINE.lock().await;
     let service = Service::of(BIN).embedded(&models).start().await;
     service.settled(&["transformers"]).await;
     let client = service.client();

@@ -29,6 +29,8 @@ pub enum FailureClass {
     BadCredential,
     /// The upstream does not have this model.
     ModelMissing,
+    /// The embedded model cannot be loaded at present.
+    NotLoaded,
     /// The request is wrong for any backend.
     CallerError,
     /// The request does not fit this model's context.
@@ -73,7 +75,7 @@ pub enum Next {
 
 impl FailureClass {
     /// Every class, for tables and tests.
-    pub const ALL: [FailureClass; 15] = [
+    pub const ALL: [FailureClass; 16] = [
         FailureClass::Transport,
         FailureClass::FirstTokenTimeout,
         FailureClass::Stalled,
@@ -84,6 +86,7 @@ impl FailureClass {
         FailureClass::QuotaExhausted,
         FailureClass::BadCredential,
         FailureClass::ModelMissing,
+        FailureClass::NotLoaded,
         FailureClass::CallerError,
         FailureClass::ContextLength,
         FailureClass::Refused,
@@ -104,7 +107,9 @@ impl FailureClass {
             FailureClass::QuotaExhausted => BreakerEffect::Exhaust,
             FailureClass::BadCredential => BreakerEffect::DisableBackend,
             FailureClass::ModelMissing => BreakerEffect::DisableModel,
-            FailureClass::CallerError
+            // Its owner loads it again by itself; a breaker would only make that later.
+            FailureClass::NotLoaded
+            | FailureClass::CallerError
             | FailureClass::ContextLength
             | FailureClass::Refused
             | FailureClass::Cancelled
@@ -124,7 +129,8 @@ impl FailureClass {
             | FailureClass::RateLimited
             | FailureClass::QuotaExhausted
             | FailureClass::BadCredential
-            | FailureClass::ModelMissing => Next::Other,
+            | FailureClass::ModelMissing
+            | FailureClass::NotLoaded => Next::Other,
             FailureClass::CallerError
             | FailureClass::ContextLength
             | FailureClass::Refused
@@ -151,6 +157,7 @@ impl FailureClass {
             FailureClass::QuotaExhausted => "quota_exhausted",
             FailureClass::BadCredential => "bad_credential",
             FailureClass::ModelMissing => "model_missing",
+            FailureClass::NotLoaded => "not_loaded",
             FailureClass::CallerError => "caller_error",
             FailureClass::ContextLength => "context_length",
             FailureClass::Refused => "refused",

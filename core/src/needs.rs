@@ -73,7 +73,7 @@ impl Needs {
     fn param(self) -> &'static str {
         match self {
             Needs::COMPLETION => "prompt",
-            Needs::IMAGES | Needs::IMAGE_URLS => "messages",
+            Needs::IMAGES | Needs::IMAGE_URLS => "messages.content.image_url",
             Needs::TOOLS => "tools",
             Needs::JSON_OBJECT | Needs::JSON_SCHEMA => "response_format",
             Needs::LOGPROBS => "logprobs",

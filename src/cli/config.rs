@@ -18,6 +18,7 @@ pub(super) fn run(sources: &LoadOptions, action: &Config) -> Outcome {
         Config::Check => {
             let (settings, _) = load(sources)?;
             settings.validate_serving()?;
+            super::serve::refuse_unchecked_keys(&settings)?;
             term::line(&format!("the configuration for {} is good", settings.env.as_str()))
         }
         Config::Docs => term::print(&markdown()),

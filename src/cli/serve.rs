@@ -30,7 +30,7 @@ pub(super) fn run(mut sources: LoadOptions, flags: &Serve) -> Outcome {
 }
 
 /// Keys that nobody checks would be worse than none: rather than serve everybody, do not serve.
-fn refuse_unchecked_keys(settings: &Settings) -> Outcome {
+pub(super) fn refuse_unchecked_keys(settings: &Settings) -> Outcome {
     if !settings.server.keys_required() {
         return Ok(());
     }

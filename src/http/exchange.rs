@@ -36,7 +36,7 @@ impl Exchange {
         }
         let took = self.received.elapsed();
         self.series.seen(status, took);
-        let ms = took.as_secs_f64() * 1000.0;
+        let ms = (took.as_secs_f64() * 100_000.0).round() / 100.0;
         match error {
             Some(code) => {
                 tracing::info!(request_id = %self.request_id, route = self.route, status, ms, code, "answered with an error");

@@ -95,6 +95,15 @@ pub async fn drain_on_signal(handle: ServerHandle, admission: Admission, setting
     handle.stop(true).await;
 }
 
+/// Answers hang-ups, so that one does not end the process as it does by default.
+pub async fn heed_hang_ups() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hang_ups) = signal(SignalKind::hangup()) else { return };
+    while hang_ups.recv().await.is_some() {
+        tracing::warn!("SIGHUP: this version reads its configuration at start only; restart to change it");
+    }
+}
+
 async fn signalled() -> Option<Signal> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) =

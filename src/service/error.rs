@@ -110,6 +110,7 @@ impl PipelineError {
             FailureClass::Truncated => Self::UpstreamTruncated,
             FailureClass::ServerError => Self::UpstreamError,
             FailureClass::BadResponse => Self::UpstreamBadResponse,
+            FailureClass::NotLoaded => Self::ModelUnavailable { retry_after },
             FailureClass::CallerError => Self::Invalid {
                 param: None,
                 message: "the model's provider refused the request as invalid".into(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use opossum_actors::CacheHandle;
 use opossum_core::breaker::GateDecision;
 use opossum_core::ids::ArmId;
 use opossum_core::moment::Moment;
@@ -91,10 +92,12 @@ impl Service {
             return Err("draining");
         }
         let catalogue = self.inner.catalogue.load();
-        if catalogue.arms().is_empty() {
-            return Err("no backend serves any model");
-        }
-        Ok(())
+        let at = now();
+        // A backend whose breaker is open may answer the next request: only a model that cannot be loaded, or
+        // no backend at all, leaves nothing to admit work for.
+        let usable =
+            |arm: &std::sync::Arc<Arm>| !arm.service.last_resort || self.inner.is_available(&arm.service, at);
+        if catalogue.arms().iter().any(usable) { Ok(()) } else { Err("no backend can serve any model") }
     }
 
     /// Everything that can be asked for.
@@ -109,6 +112,15 @@ impl Service {
         entries.collect()
     }
 
+    /// What one name stands for; also a model's bare name.
+    pub fn model(&self, name: &str) -> Option<ModelEntry> {
+        let catalogue = self.inner.catalogue.load();
+        let target = catalogue.resolve(name).ok()?;
+        let at = now();
+        let candidates = target.candidates.iter().map(|c| self.inner.candidate(&c.arm, at)).collect();
+        Some(ModelEntry { id: name.to_owned(), owner: owner(name).to_owned(), candidates })
+    }
+
     /// Brings gauges that are read off, not counted, up to date.
     pub fn refresh_gauges(&self) {
         let inner = &*self.inner;
@@ -118,6 +130,10 @@ impl Service {
         for service in inner.catalogue.load().services() {
             inner.metrics.set_available(service.name.as_str(), inner.is_available(service, now()));
             inner.metrics.set_breaker(service.name.as_str(), service.breaker.status_code());
+        }
+        if let Some(stats) = inner.cache.as_ref().map(CacheHandle::stats) {
+            inner.metrics.cache_entries.set(i64::try_from(stats.keys).unwrap_or(i64::MAX));
+            inner.metrics.cache_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         }
         for weight in inner.router.weights() {
             inner.metrics.set_weight(&weight.arm, f64::from(weight.weight));

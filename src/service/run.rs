@@ -202,7 +202,9 @@ impl<'r> Run<'r> {
         let limit = matches!(error.class, FailureClass::RateLimited | FailureClass::QuotaExhausted);
         // The gate knows better than the upstream: it caps what was asked for, and knows when a quota renews.
         self.note_missed(candidate, limit, gate_wait(candidate).or(error.retry_after));
-        if !limit {
+        // That the last resort is not there either says less than how the others failed.
+        let says_less = error.class == FailureClass::NotLoaded && self.state.fault.is_some();
+        if !limit && !says_less {
             self.state.fault = Some(error.class);
         }
         if matches!(error.class, FailureClass::Transport | FailureClass::BadCredential) {

@@ -216,7 +216,8 @@ impl Default for TransformersSettings {
             precision: Precision::Auto,
             use_quantized: true,
             workers: 4,
-            queue: 16,
+            // As many as are admitted at the door: the last resort turns nobody away who is willing to wait.
+            queue: 512,
             threads: 0,
             max_context: 4096,
             load: LoadWhen::Eager,

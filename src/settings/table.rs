@@ -122,7 +122,7 @@ pub const KEYS: &[Key] = &[
     key("transformers.precision", "MODEL_PRECISION", "\"auto\"", PRECISIONS, "The width of the weights: auto, f32, bf16, f16, q8 or q4. `auto` takes CUDA with more than 8 GB as 16-bit, CUDA with less as 8-bit, else the CPU with quantized weights."),
     key("transformers.use_quantized", "USE_QUANTIZED_MODELS", "true", Kind::Bool, "Whether quantized weights may be used."),
     key("transformers.workers", "TRANSFORMERS_WORKERS", "4", Kind::Count, "Answers computed at the same time, 1 to 256; each has its own KV cache."),
-    key("transformers.queue", "TRANSFORMERS_QUEUE", "16", Kind::Count, "Requests that may wait for the embedded model beyond those."),
+    key("transformers.queue", "TRANSFORMERS_QUEUE", "512", Kind::Count, "Requests that may wait for the embedded model beyond those."),
     key("transformers.threads", "TRANSFORMERS_THREADS", "0", Kind::Count, "CPU threads for the tensor work; 0 means one a core."),
     key("transformers.max_context", "TRANSFORMERS_MAX_CONTEXT", "4096", Kind::Count, "Most tokens of prompt and answer together; the model's own limit where that is less."),
     key("transformers.load", "TRANSFORMERS_LOAD", "\"eager\"", Kind::OneOf(&["eager", "lazy"]), "`eager`: load in the background at start. `lazy`: load with the first request for it."),

@@ -90,7 +90,7 @@ impl InferenceHandle {
                     taken => return taken,
                 },
                 Engine::Failed { why } => {
-                    let error = BackendError::new(FailureClass::ServerError, why);
+                    let error = BackendError::new(FailureClass::NotLoaded, why);
                     return Err(error.with_retry_after(Some(COME_AGAIN)));
                 }
                 Engine::Absent => self.board.noticed.push(Noticed::Wanted),

@@ -193,15 +193,13 @@ impl Backend for TransformersBackend {
 
     fn probe(&self) -> BoxFuture<'static, Result<(), BackendError>> {
         let life = match self.inference.status().state {
-            LocalState::Ready => Ok(()),
+            // While it is being loaded, or not wanted yet, jobs are taken and wait: that is no fault.
+            LocalState::Ready | LocalState::Loading => Ok(()),
+            LocalState::Absent if !self.inference.models().is_empty() => Ok(()),
             LocalState::Absent => {
                 Err(BackendError::new(FailureClass::ModelMissing, "no model is configured"))
             }
-            LocalState::Loading => {
-                Err(BackendError::new(FailureClass::RateLimited, "the model is being loaded")
-                    .with_retry_after(Some(BUSY_WAIT)))
-            }
-            LocalState::Failed(why) => Err(BackendError::new(FailureClass::ServerError, why)),
+            LocalState::Failed(why) => Err(BackendError::new(FailureClass::NotLoaded, why)),
         };
         futures::future::ready(life).boxed()
     }

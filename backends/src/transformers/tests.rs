@@ -292,9 +292,9 @@ async fn a_full_queue_is_passed_on() {
 async fn life_and_models() {
     for (state, class) in [
         (LocalState::Ready, None),
-        (LocalState::Absent, Some(FailureClass::ModelMissing)),
-        (LocalState::Loading, Some(FailureClass::RateLimited)),
-        (LocalState::Failed("no memory".into()), Some(FailureClass::ServerError)),
+        (LocalState::Absent, None),
+        (LocalState::Loading, None),
+        (LocalState::Failed("no memory".into()), Some(FailureClass::NotLoaded)),
     ] {
         let played = Arc::new(Played { state, ..Played::default() });
         let backend = TransformersBackend::new("transformers".into(), played);

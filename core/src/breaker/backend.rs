@@ -283,7 +283,8 @@ fn transport_signal(outcome: Outcome) -> Signal {
         | FailureClass::BadCredential
         | FailureClass::ModelMissing
         | FailureClass::Refused => Verdict::Good { slow: false },
-        FailureClass::CallerError
+        FailureClass::NotLoaded
+        | FailureClass::CallerError
         | FailureClass::ContextLength
         | FailureClass::Cancelled
         | FailureClass::Local => Verdict::Neutral,

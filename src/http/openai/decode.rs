@@ -205,6 +205,9 @@ impl ChatBody<'_> {
     }
 }
 
+/// Tokens of a completion that names no limit.
+const COMPLETION_TOKENS: u32 = 16;
+
 impl CompletionBody<'_> {
     fn build(mut self) -> Checked<Decoded> {
         self.sound()?;
@@ -231,6 +234,8 @@ impl CompletionBody<'_> {
             logit_bias: self.logit_bias,
         }
         .check()?;
+        // The dialect's own default. Without a limit a raw prompt would be continued to the end of the context.
+        request.params.max_tokens.get_or_insert(COMPLETION_TOKENS);
         request.params.logprobs = params::completion_logprobs(self.logprobs)?;
         finish(request, model, self.user, self.stream, self.stream_options)
     }

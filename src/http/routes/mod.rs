@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::guard;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route};
 use futures::FutureExt;
@@ -93,24 +94,20 @@ pub fn configure(config: &mut ServiceConfig) {
                 .route(web::post().to(generate::completions))
                 .default_service(only("POST")),
         )
-        .service(web::resource("/v1/models").route(web::get().to(models::list)).default_service(only("GET")))
+        .service(web::resource("/v1/models").route(reading().to(models::list)).default_service(only("GET")))
         .service(
-            web::resource("/v1/models/{id:.+}")
-                .route(web::get().to(models::one))
-                .default_service(only("GET")),
+            web::resource("/v1/models/{id:.+}").route(reading().to(models::one)).default_service(only("GET")),
         )
-        .service(web::resource("/health").route(web::get().to(health::report)).default_service(only("GET")))
+        .service(web::resource("/health").route(reading().to(health::report)).default_service(only("GET")))
+        .service(web::resource("/health/live").route(reading().to(health::live)).default_service(only("GET")))
         .service(
-            web::resource("/health/live").route(web::get().to(health::live)).default_service(only("GET")),
+            web::resource("/health/ready").route(reading().to(health::ready)).default_service(only("GET")),
         )
+        .service(web::resource("/metrics").route(reading().to(meta::metrics)).default_service(only("GET")))
         .service(
-            web::resource("/health/ready").route(web::get().to(health::ready)).default_service(only("GET")),
+            web::resource("/openapi.json").route(reading().to(meta::openapi)).default_service(only("GET")),
         )
-        .service(web::resource("/metrics").route(web::get().to(meta::metrics)).default_service(only("GET")))
-        .service(
-            web::resource("/openapi.json").route(web::get().to(meta::openapi)).default_service(only("GET")),
-        )
-        .service(web::resource("/").route(web::get().to(meta::index)).default_service(only("GET")));
+        .service(web::resource("/").route(reading().to(meta::index)).default_service(only("GET")));
     config.default_service(web::to(not_found));
 }
 
@@ -119,6 +116,11 @@ pub fn configure_hooks(config: &mut ServiceConfig, registry: &Registry) {
     config
         .app_data(web::Data::new(registry.clone()))
         .service(web::resource("/debug/poison/{actor}").route(web::post().to(poison::actor)));
+}
+
+/// `GET`, and `HEAD`, which load balancers and uptime checks send.
+fn reading() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// Answers a known route that was asked with another method.

@@ -64,7 +64,7 @@ pub(super) async fn list(req: HttpRequest, app: web::Data<App>) -> HttpResponse 
 pub(super) async fn one(req: HttpRequest, id: web::Path<String>, app: web::Data<App>) -> HttpResponse {
     let exchange = Exchange::begin(request_id::of(&req), "/v1/models/{id}", app.series.model.clone());
     let id = id.into_inner();
-    let found = app.service.models().into_iter().find(|entry| entry.id == id).map(Model::from);
+    let found = app.service.model(&id).map(Model::from);
     answer(exchange, async move {
         let model = found.ok_or_else(|| ApiError::from(PipelineError::ModelNotFound { model: id }))?;
         Ok(Made::Whole(HttpResponse::Ok().json(model)))
