@@ -122,12 +122,12 @@ impl<'r> Run<'r> {
         again: &mut Vec<(usize, u32)>,
     ) -> Result<Option<Committed>, PipelineError> {
         for (asked, &position) in places.iter().enumerate() {
-            if self.state.out.contains(&self.order[position].arm.service.name)
-                || !self.may_fail_over(position)
-            {
+            if self.is_out(position) || !self.may_fail_over(position) {
                 continue;
             }
-            let left = places.len() - asked - 1 + self.state.spared.len();
+            // Those who would refuse need no share of the time.
+            let open = places[asked + 1..].iter().filter(|p| !self.is_out(**p) && !self.is_shut(**p)).count();
+            let left = open + self.state.spared.len();
             match self.try_one(position, left).await? {
                 Ok(committed) => return Ok(Some(committed)),
                 Err(Some(Next::OtherThenSame)) => again.push((position, 0)),
@@ -142,12 +142,15 @@ impl<'r> Run<'r> {
         while !again.is_empty() {
             let (position, repeats) = again.remove(0);
             let service = &self.order[position].arm.service;
-            if repeats >= service.max_retries || !self.inner.may_retry(Retry::Repeat) {
+            if repeats >= service.max_retries {
                 continue;
             }
             let delay = backoff(repeats, service.retry_delay, LONGEST_DELAY, rand::random());
             if Instant::now() + delay >= self.context.deadline {
                 break;
+            }
+            if !self.inner.may_retry(Retry::Repeat) {
+                continue;
             }
             tokio::time::sleep(delay).await;
             match self.try_one(position, again.len()).await? {
@@ -159,10 +162,22 @@ impl<'r> Run<'r> {
         Err(self.verdict())
     }
 
+    /// Whether its service was found unreachable by this request.
+    fn is_out(&self, position: usize) -> bool {
+        self.state.out.contains(&self.order[position].arm.service.name)
+    }
+
+    /// Whether its gate lets nobody in, whatever the roll.
+    fn is_shut(&self, position: usize) -> bool {
+        gate_wait(&self.order[position]).is_some()
+    }
+
     fn may_fail_over(&self, position: usize) -> bool {
         let service = &self.order[position].arm.service;
         let retry = match self.state.attempts {
             0 => return true,
+            // It will not be called, only asked when to come again: that costs no budget.
+            _ if self.is_shut(position) => return true,
             _ if service.last_resort => Retry::LastResort,
             _ if !self.state.tried.contains(&service.name) => Retry::FirstFailover,
             _ => Retry::LaterFailover,
