@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use opossum_actors::{CacheHandle, MonitorHandle, RouterHandle};
+use opossum_actors::{CacheHandle, LeadGuard, MonitorHandle, RouterHandle};
 use opossum_core::answer::{Answer, FinishReason};
 use opossum_core::request::GenerateRequest;
 use opossum_core::retry::{Retry, RetryBudget, RetryConfig};
@@ -206,7 +206,7 @@ impl Clock {
 
 /// What was settled before the attempts.
 struct Begun {
-    lead: Option<opossum_actors::LeadGuard>,
+    lead: Option<LeadGuard>,
     status: CacheStatus,
     timing: Timing,
     deadline: Instant,

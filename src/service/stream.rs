@@ -145,6 +145,11 @@ impl Stream for Committing {
         match this.upstream.as_mut().poll_next(cx) {
             Poll::Ready(Some(Ok(batch))) => {
                 this.take_note(&batch);
+                // An upstream that is always ready never lets the alarm ring.
+                if !this.finished && this.last_content >= this.deadline {
+                    this.end_badly(FailureClass::Local);
+                    return Poll::Ready(Some(Err(PipelineError::DeadlineExceeded)));
+                }
                 Poll::Ready(Some(Ok(batch)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(this.broke(&error)))),
