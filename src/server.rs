@@ -51,6 +51,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (running, address) = server::bind(app, &settings.server, wired.actors.registry())
         .map_err(|source| ServeError::Bind { address: asked, source })?;
     tracing::info!(%address, version = crate::VERSION, "listening");
+    crate::tasks::background("memory", crate::memory::give_back(admission.clone()));
     let drain = server::drain_on_signal(running.handle(), admission, settings.server.clone());
     crate::tasks::background("drain", drain);
     crate::tasks::background("hang-ups", server::heed_hang_ups());

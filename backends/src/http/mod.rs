@@ -66,7 +66,7 @@ impl Default for HttpConfig {
         Self {
             connect_timeout: Duration::from_secs(2),
             pool_idle_timeout: Duration::from_secs(30),
-            pool_max_idle: 64,
+            pool_max_idle: 32,
             tcp_keepalive: Duration::from_secs(30),
             max_answer_bytes: 16 * 1024 * 1024,
             extra_roots: Vec::new(),
