@@ -169,7 +169,7 @@ impl<'r> Run<'r> {
 
     /// Whether its gate lets nobody in, whatever the roll.
     fn is_shut(&self, position: usize) -> bool {
-        gate_wait(&self.order[position]).is_some()
+        gate_wait(self.order[position]).is_some()
     }
 
     fn may_fail_over(&self, position: usize) -> bool {
