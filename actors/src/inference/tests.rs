@@ -172,7 +172,7 @@ fn a_model_that_cannot_be_loaded_refuses_at_once_and_is_tried_again() {
         let Running { handle, _actor } = start(&threads, &workshop, false);
         // A job that waited for this load hears of its end.
         let error = handle.submit(job()).await.unwrap_err();
-        assert_eq!(error.class, FailureClass::ServerError);
+        assert_eq!(error.class, FailureClass::NotLoaded);
         assert!(error.retry_after.is_some());
         until(&handle, is_failed).await;
         workshop.load_fails.store(false, Ordering::SeqCst);

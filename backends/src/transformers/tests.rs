@@ -172,7 +172,7 @@ async fn what_a_local_model_cannot_do_is_refused_by_name() {
     for (request, name) in [
         (many, "n"),
         (GenerateRequest { tools, ..chat(false) }, "tools"),
-        (GenerateRequest::chat(vec![image]), "messages"),
+        (GenerateRequest::chat(vec![image]), "messages.content.image_url"),
     ] {
         let error = whole(&backend, request).await.unwrap_err();
         assert_eq!(error.class, FailureClass::CallerError);
