@@ -90,6 +90,8 @@ async fn a_caller_who_leaves_frees_the_embedded_engine() {
     body["max_tokens"] = json!(1500);
     let mut stream = client.stream(&body).await;
     assert!(stream.next_text().await.is_some());
+    let busy = client.metrics().await.sum("opossum_engine_active_sequences", &[]);
+    assert_eq!(busy, Some(1.0), "the gauge does not see the engine at work");
     stream.leave();
     let free = eventually(Duration::from_secs(2), async || {
         client.metrics().await.sum("opossum_engine_active_sequences", &[]) == Some(0.0)

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use opossum_actors::{CacheHandle, LeadGuard, MonitorHandle, RouterHandle};
+use opossum_actors::{CacheHandle, InferenceHandle, LeadGuard, MonitorHandle, RouterHandle};
 use opossum_core::answer::{Answer, FinishReason};
 use opossum_core::request::GenerateRequest;
 use opossum_core::retry::{Retry, RetryBudget, RetryConfig};
@@ -57,6 +57,8 @@ pub struct Parts {
     pub router: RouterHandle,
     /// What is known of the backends' health.
     pub monitor: MonitorHandle,
+    /// The embedded engine, if there is one.
+    pub inference: Option<InferenceHandle>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// How long things may take.
@@ -91,6 +93,7 @@ struct Inner {
     cache: Option<CacheHandle>,
     router: RouterHandle,
     monitor: MonitorHandle,
+    inference: Option<InferenceHandle>,
     metrics: Arc<Metrics>,
     timeouts: Timeouts,
     budget: Mutex<RetryBudget>,
@@ -118,7 +121,7 @@ pub enum ServedBody {
 impl Service {
     /// Puts the path together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { catalogue, admission, cache, router, monitor, metrics, timeouts } = parts;
+        let Parts { catalogue, admission, cache, router, monitor, inference, metrics, timeouts } = parts;
         let budget = Mutex::new(RetryBudget::new(RetryConfig::default(), Instant::now().into_std()));
         let stored_on_request = AtomicBool::new(false);
         let inner = Inner {
@@ -127,6 +130,7 @@ impl Service {
             cache,
             router,
             monitor,
+            inference,
             metrics,
             timeouts,
             budget,

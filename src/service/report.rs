@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use opossum_actors::CacheHandle;
+use opossum_backends::transformers::LocalInference as _;
 use opossum_core::breaker::GateDecision;
 use opossum_core::ids::ArmId;
 use opossum_core::moment::Moment;
@@ -134,6 +135,11 @@ impl Service {
         if let Some(stats) = inner.cache.as_ref().map(CacheHandle::stats) {
             inner.metrics.cache_entries.set(i64::try_from(stats.keys).unwrap_or(i64::MAX));
             inner.metrics.cache_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        }
+        if let Some(load) = inner.inference.as_ref().map(|engine| engine.status().load) {
+            let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            inner.metrics.engine_active.set(gauge(load.active));
+            inner.metrics.engine_queued.set(gauge(load.queued));
         }
         for weight in inner.router.weights() {
             inner.metrics.set_weight(&weight.arm, f64::from(weight.weight));

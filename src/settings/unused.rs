@@ -18,6 +18,11 @@ pub(super) fn notes(settings: &Settings) -> Vec<String> {
             limits.iter().filter(|(_, limit)| limit.is_some()).map(|(key, _)| format!("policy.{name}.{key}")),
         );
     }
+    for (name, alias) in &settings.models {
+        // An alias's targets are asked in the order in which they are written.
+        let weighted = alias.targets.iter().enumerate().filter(|(_, target)| target.weight.is_some());
+        unused.extend(weighted.map(|(index, _)| format!("models.{name}.targets[{index}].weight")));
+    }
     let transformers = &settings.transformers;
     let given = [
         (

@@ -81,6 +81,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         cache: settings.cache.enabled.then(|| actors.cache.clone()),
         router: actors.router.clone(),
         monitor: actors.monitor.clone(),
+        inference: actors.inference().cloned(),
         metrics: Arc::clone(&metrics),
         timeouts: timeouts(settings),
     });
