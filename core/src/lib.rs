@@ -9,6 +9,7 @@
 //! | [`request`], [`answer`] | what is asked and what comes back, in no vendor's dialect |
 //! | [`needs`] | what a request needs and a backend can do |
 //! | [`class`] | how an attempt ended, and what that means for breaker, retry, caller and router |
+//! | [`collect`] | stream events into a whole answer, and back |
 //! | [`moment`] | the two clocks a decision may need |
 //! | [`breaker`] | who may call a backend now, and when to come again |
 //! | [`router`] | which arm answers: the order of candidates, and what is learned of them |
@@ -22,6 +23,7 @@ pub mod answer;
 pub mod breaker;
 pub mod cache;
 pub mod class;
+pub mod collect;
 pub mod ids;
 pub mod moment;
 pub mod needs;

@@ -27,12 +27,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Lane, Permit};
-use crate::http::openai::collect::replay;
 use crate::telemetry::Metrics;
 use catalogue::Catalogue;
 pub use context::{AnswerMeta, CacheMode, CacheStatus, RequestContext, Timing};
 pub use error::PipelineError;
 use lookup::Looked;
+use opossum_core::collect::replay;
 pub use report::{Health, ModelEntry};
 use run::{Committed, Opened, Run};
 use storing::{Folding, Storing};

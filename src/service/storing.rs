@@ -6,7 +6,7 @@ use opossum_actors::{CachedAnswer, LeadGuard};
 use opossum_core::answer::{Answer, StreamEvent};
 use opossum_core::ids::ArmId;
 
-use crate::http::openai::collect::Collector;
+use opossum_core::collect::Collector;
 
 /// A streamed answer being folded for the cache. Dropped before the end, nothing is stored and one who
 /// waits takes over.

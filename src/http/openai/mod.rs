@@ -4,10 +4,8 @@
 //! | --- | --- |
 //! | [`decode`] | a request body into a [`opossum_core::request::GenerateRequest`], or an error naming the field |
 //! | [`encode`] | a whole answer into a JSON body, stream events into server-sent events |
-//! | [`collect`] | stream events into a whole answer, and back |
 //! | [`schema`] | the same shapes as documented types, for the OpenAPI document |
 
-pub mod collect;
 pub mod decode;
 pub mod encode;
 pub mod schema;

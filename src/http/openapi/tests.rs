@@ -204,7 +204,7 @@ fn whole_answers_are_as_documented() {
 
 #[test]
 fn frames_are_as_documented() {
-    let mut events: Vec<StreamEvent> = crate::http::openai::collect::replay(answer());
+    let mut events: Vec<StreamEvent> = opossum_core::collect::replay(answer());
     events.push(StreamEvent::ToolCall {
         index: 1,
         call: 0,

@@ -10,8 +10,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use opossum_core::answer::{Answer, Choice, FinishReason, StreamEvent, Usage};
-use opossum_core::request::ToolCall;
+use crate::answer::{Answer, Choice, FinishReason, StreamEvent, Usage};
+use crate::request::ToolCall;
 use serde_json::value::RawValue;
 
 /// Folds the events of one stream into an answer.
