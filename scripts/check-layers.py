@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fails on a dependency that runs the wrong way through the workspace.
 
-Dependencies run one way: core <- backends <- actors <- root; inference <- backends. Only actors and the root
+Dependencies run one way: core <- backends <- actors <- root; kernels <- inference <- backends. Only actors and the root
 name actix, only backends an HTTP client, only inference burn. Reads `cargo metadata`.
 """
 
@@ -15,7 +15,8 @@ KIT = "opossum-testkit"
 # Which members each member may depend on. The test kit is for dev-dependencies of anyone.
 ARROWS = {
     "opossum-core": set(),
-    "opossum-inference": set(),
+    "opossum-kernels": set(),
+    "opossum-inference": {"opossum-kernels"},
     KIT: set(),
     "opossum-backends": {"opossum-core", "opossum-inference"},
     "opossum-actors": {"opossum-core", "opossum-backends"},
