@@ -7,7 +7,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build test test-rust test-clients lint fmt bench clients model layers audit clean
+.PHONY: help run build cuda test test-rust test-clients lint fmt bench clients model layers audit clean
 
 help: ## List what can be made
 	@echo "Opossum Search: make TARGET"
@@ -18,6 +18,9 @@ run: ## Build, fetch the model, start on 127.0.0.1:8000, answer a first question
 
 build: ## Build the release binary
 	$(CARGO) build --release --bin opossum
+
+cuda: ## Build the release binary with CUDA: make cuda
+	@data=$$(scripts/cuda/llvm.sh); XDG_DATA_HOME=$$data $(CARGO) build --release --bin opossum --features cuda
 
 test: ## Install what the tests need, run every suite
 	@$(MAKE) --no-print-directory test-rust
