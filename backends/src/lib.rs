@@ -25,6 +25,7 @@ pub mod ollama;
 pub mod openai;
 pub mod sse;
 pub mod transformers;
+mod vectors;
 
 use std::fmt;
 use std::pin::Pin;
@@ -35,6 +36,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use opossum_core::answer::{Answer, StreamEvent};
 use opossum_core::class::FailureClass;
+use opossum_core::embed::{EmbedRequest, Embeddings};
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 use opossum_core::request::{GenerateRequest, ResponseFormat};
@@ -50,6 +52,17 @@ pub trait Backend: Send + Sync + 'static {
     /// content may still be far away. Dropping the future or the stream aborts the upstream's work.
     fn generate(&self, call: Call) -> BoxFuture<'static, Result<Reply, BackendError>>;
 
+    /// The vectors of inputs: as many as there are inputs, of the length that the request asks for.
+    ///
+    /// Dropping the future aborts the upstream's work. Only arms that can embed are asked; the others of a
+    /// backend may leave this as it is.
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        drop(call);
+        let error =
+            BackendError::new(FailureClass::CallerError, "this backend does not embed").about("model");
+        Box::pin(std::future::ready(Err(error)))
+    }
+
     /// What the upstream says it can serve.
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>>;
 
@@ -58,10 +71,10 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// One attempt's order.
-#[derive(Clone, Debug)]
-pub struct Call {
+#[derive(Debug)]
+pub struct Call<R = GenerateRequest> {
     /// What is asked.
-    pub request: Arc<GenerateRequest>,
+    pub request: Arc<R>,
     /// The model, by the upstream's name.
     pub model: ModelName,
     /// Values for what the request leaves open.
@@ -70,6 +83,21 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// W3C trace context of the span that makes this call, to be sent on.
     pub traceparent: Option<Box<str>>,
+}
+
+/// One attempt's order for vectors.
+pub type EmbedCall = Call<EmbedRequest>;
+
+impl<R> Clone for Call<R> {
+    fn clone(&self) -> Self {
+        Self {
+            request: Arc::clone(&self.request),
+            model: self.model.clone(),
+            defaults: Arc::clone(&self.defaults),
+            request_id: Arc::clone(&self.request_id),
+            traceparent: self.traceparent.clone(),
+        }
+    }
 }
 
 /// Values for parameters that the request leaves open: an alias's, else the service's.
@@ -165,6 +193,8 @@ pub struct BackendError {
     pub status: Option<u16>,
     /// How long the upstream asked to be left alone.
     pub retry_after: Option<Duration>,
+    /// The request's field that the upstream cannot honour, where it is known.
+    pub param: Option<&'static str>,
     /// What happened, in one line, at most 512 bytes, without control characters or credentials.
     pub detail: String,
 }
@@ -172,13 +202,20 @@ pub struct BackendError {
 impl BackendError {
     /// An error of a class, with what happened.
     pub fn new(class: FailureClass, detail: impl AsRef<str>) -> Self {
-        Self { class, status: None, retry_after: None, detail: one_line(detail.as_ref()) }
+        Self { class, status: None, retry_after: None, param: None, detail: one_line(detail.as_ref()) }
     }
 
     /// The same with the upstream's status.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = Some(status);
+        self
+    }
+
+    /// The same, of a field of the request.
+    #[must_use]
+    pub fn about(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
         self
     }
 

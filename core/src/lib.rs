@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`ids`] | names of services, models and the arms made of both |
 //! | [`request`], [`answer`] | what is asked and what comes back, in no vendor's dialect |
+//! | [`embed`] | the same for embeddings |
 //! | [`needs`] | what a request needs and a backend can do |
 //! | [`class`] | how an attempt ended, and what that means for breaker, retry, caller and router |
 //! | [`collect`] | stream events into a whole answer, and back |
@@ -24,6 +25,7 @@ pub mod breaker;
 pub mod cache;
 pub mod class;
 pub mod collect;
+pub mod embed;
 pub mod ids;
 pub mod moment;
 pub mod needs;

@@ -47,10 +47,19 @@ bitflags! {
         const SUFFIX = 1 << 17;
         /// `echo` of a completion's prompt.
         const ECHO = 1 << 18;
+        /// Vectors of texts.
+        const EMBED = 1 << 19;
+        /// `dimensions` of an embedding.
+        const DIMENSIONS = 1 << 20;
+        /// Inputs given as token ids.
+        const TOKEN_INPUT = 1 << 21;
     }
 }
 
 impl Needs {
+    /// What only a request for embeddings needs.
+    pub const EMBEDDING: Needs = Needs::EMBED.union(Needs::DIMENSIONS).union(Needs::TOKEN_INPUT);
+
     /// The first need in `self` that `has` lacks, as the name of the request field that asks for it.
     ///
     /// ```
@@ -88,6 +97,9 @@ impl Needs {
             Needs::SERIAL_TOOLS => "parallel_tool_calls",
             Needs::SUFFIX => "suffix",
             Needs::ECHO => "echo",
+            Needs::EMBED => "model",
+            Needs::DIMENSIONS => "dimensions",
+            Needs::TOKEN_INPUT => "input",
             _ => "messages",
         }
     }

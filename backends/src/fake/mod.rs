@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 
 pub use self::script::{FakeScript, Step, Then};
-use crate::{Backend, BackendError, Call, Reply, UpstreamModel};
+use crate::{Backend, BackendError, Call, EmbedCall, Reply, UpstreamModel};
 
 /// What it can do. A seed is honoured trivially: every answer is the same.
 pub const CAN: Needs = Needs::CHAT
@@ -25,7 +26,8 @@ pub const CAN: Needs = Needs::CHAT
     .union(Needs::JSON_OBJECT)
     .union(Needs::MANY_CHOICES)
     .union(Needs::SEED)
-    .union(Needs::STOP);
+    .union(Needs::STOP)
+    .union(Needs::EMBEDDING);
 
 /// A scripted backend; clones share script and counters.
 #[derive(Clone)]
@@ -49,6 +51,15 @@ impl FakeBackend {
         Self(Arc::new(Inner { service: service.into(), script, counters: Arc::default() }))
     }
 
+    /// The next call's step.
+    fn begin(&self) -> (Arc<Inner>, Step, Running) {
+        let inner = Arc::clone(&self.0);
+        let number = inner.counters.calls.fetch_add(1, Ordering::Relaxed);
+        let running = Running { counters: Arc::clone(&inner.counters), ended: false };
+        let step = inner.script.step(number);
+        (inner, step, running)
+    }
+
     /// Calls so far.
     pub fn calls(&self) -> u64 {
         self.0.counters.calls.load(Ordering::Relaxed)
@@ -66,10 +77,13 @@ impl Backend for FakeBackend {
     }
 
     fn generate(&self, call: Call) -> BoxFuture<'static, Result<Reply, BackendError>> {
-        let inner = Arc::clone(&self.0);
-        let number = inner.counters.calls.fetch_add(1, Ordering::Relaxed);
-        let running = Running { counters: Arc::clone(&inner.counters), ended: false };
-        Box::pin(async move { play::play(&inner.script, inner.script.step(number), &call, running).await })
+        let (inner, step, running) = self.begin();
+        Box::pin(async move { play::play(&inner.script, step, &call, running).await })
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        let (inner, step, running) = self.begin();
+        Box::pin(async move { play::embed(&inner.script, step, &call, running).await })
     }
 
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {

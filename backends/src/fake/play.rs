@@ -5,10 +5,11 @@ use std::time::Duration;
 use futures::stream;
 use opossum_core::answer::{Answer, Choice, FinishReason, StreamEvent, Usage};
 use opossum_core::class::FailureClass;
+use opossum_core::embed::{EmbedInputs, Embeddings};
 use opossum_core::request::{GenerateRequest, Prompt, ResponseFormat, Role, ToolCall, ToolChoice};
 
 use super::{FakeScript, Running, Step};
-use crate::{BackendError, Call, Reply};
+use crate::{BackendError, Call, EmbedCall, Reply, vectors};
 
 /// Plays a step.
 pub(super) async fn play(
@@ -29,15 +30,64 @@ pub(super) async fn play(
         let piece_delay = Duration::from_millis(script.piece_delay_ms);
         return Ok(Reply::Stream(Box::pin(turn.stream(faults, first_delay, piece_delay, running))));
     }
+    hold_whole(&step, first_delay, &mut running).await?;
+    Ok(Reply::Whole(Box::new(turn.whole(call))))
+}
+
+/// Plays a step for a call that wants vectors.
+pub(super) async fn embed(
+    script: &FakeScript,
+    step: Step,
+    call: &EmbedCall,
+    mut running: Running,
+) -> Result<Embeddings, BackendError> {
+    let first_delay = Duration::from_millis(step.delay_ms.unwrap_or(script.first_delay_ms));
+    if let Some((class, wait)) = step.failure() {
+        pause(first_delay).await;
+        running.end();
+        return Err(BackendError::new(class, "as scripted").with_retry_after(wait));
+    }
+    hold_whole(&step, first_delay, &mut running).await?;
+    let dimensions = call.request.dimensions.map_or(DIMENSIONS, |asked| asked as usize);
+    let (vectors, prompt): (Vec<_>, u64) = match &call.request.inputs {
+        EmbedInputs::Texts(texts) => (
+            texts.iter().map(|text| vector(text.bytes().map(u32::from), dimensions)).collect(),
+            texts.iter().map(|text| count(text)).sum(),
+        ),
+        EmbedInputs::Tokens(all) => (
+            all.iter().map(|tokens| vector(tokens.iter().copied(), dimensions)).collect(),
+            all.iter().map(|tokens| tokens.len() as u64).sum(),
+        ),
+    };
+    let mut found = vectors::gather(call, None, vectors.into_iter())?;
+    found.usage = Some(Usage { prompt, ..Usage::default() });
+    Ok(found)
+}
+
+/// Waits as long as an answer that comes whole is told to, and fails where it is told to.
+async fn hold_whole(step: &Step, first_delay: Duration, running: &mut Running) -> Result<(), BackendError> {
     pause(first_delay).await;
     if step.stall_after.is_some() {
         std::future::pending::<()>().await;
     }
     running.end();
-    if step.cut_after.is_some() {
-        return Err(cut());
-    }
-    Ok(Reply::Whole(Box::new(turn.whole(call))))
+    if step.cut_after.is_some() { Err(cut()) } else { Ok(()) }
+}
+
+/// Components of a vector where nothing is asked.
+const DIMENSIONS: usize = 8;
+
+/// A vector of unit length that depends on nothing but the input: its hash (FNV-1a), spread out.
+fn vector(input: impl Iterator<Item = u32>, dimensions: usize) -> Vec<f32> {
+    let fold = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x0100_0000_01b3);
+    let seed = input.map(u64::from).fold(0xcbf2_9ce4_8422_2325, fold);
+    let component = |place: usize| {
+        let mixed = fold(fold(seed, place as u64), 0x9e37_79b9).rotate_left(29);
+        f64::from((mixed >> 40) as u32) / f64::from(1u32 << 24) - 0.5
+    };
+    let raw: Vec<f64> = (0..dimensions).map(component).collect();
+    let length = raw.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+    raw.into_iter().map(|x| (x / length) as f32).collect()
 }
 
 async fn pause(delay: Duration) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use opossum_core::answer::{Answer, FinishReason, StreamEvent};
 use opossum_core::class::FailureClass;
+use opossum_core::embed::{EmbedInputs, EmbedRequest};
 use opossum_core::request::{GenerateRequest, Message, Role, Tool, ToolChoice};
 use serde_json::json;
 
 use super::*;
-use crate::ParamDefaults;
+use crate::{EmbedCall, ParamDefaults};
 
 fn chat(text: &str) -> GenerateRequest {
     GenerateRequest::chat(vec![Message::text(Role::User, text)])
@@ -139,4 +140,27 @@ fn a_wrong_script_is_refused() {
     ] {
         assert!(serde_json::from_value::<FakeScript>(script.clone()).is_err(), "{script}");
     }
+}
+
+#[tokio::test]
+async fn vectors_depend_on_the_input_alone_and_fail_as_told() {
+    let ask = |inputs, dimensions| EmbedCall {
+        request: Arc::new(EmbedRequest { inputs, dimensions, user: None }),
+        model: "fake".into(),
+        defaults: Arc::default(),
+        request_id: "r".into(),
+        traceparent: None,
+    };
+    let backend = backend(json!({"steps": [{"fail": "server_error"}]}));
+    let texts = || EmbedInputs::Texts(vec!["a b".into(), "c".into(), "a b".into()]);
+    let failed = backend.embed(ask(texts(), None)).await.unwrap_err();
+    assert_eq!(failed.class, FailureClass::ServerError);
+    let found = backend.embed(ask(texts(), Some(3))).await.unwrap();
+    let vectors: Vec<&[f32]> = found.vectors().collect();
+    assert_eq!((found.dimensions(), vectors[0]), (3, vectors[2]));
+    assert_ne!(vectors[0], vectors[1]);
+    assert!((vectors[1].iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+    assert_eq!(found.usage.unwrap().prompt, 5);
+    let tokens = backend.embed(ask(EmbedInputs::Tokens(vec![vec![7, 8]]), None)).await.unwrap();
+    assert_eq!((tokens.dimensions(), tokens.usage.unwrap().prompt), (8, 2));
 }

@@ -29,13 +29,13 @@ struct Model {
 }
 
 impl Shared {
-    /// All models that generate content.
+    /// All models that generate content or embed it.
     pub(super) async fn models(&self) -> Result<Vec<UpstreamModel>, BackendError> {
         let mut models = Vec::new();
         let mut token = String::new();
         for _ in 0..MAX_PAGES {
             let page = self.page(1000, &token).await?;
-            models.extend(page.models.into_iter().filter(Model::generates).map(Model::into_upstream));
+            models.extend(page.models.into_iter().filter(Model::is_served).map(Model::into_upstream));
             match page.next_page_token {
                 Some(next) if !next.is_empty() => token = next,
                 _ => break,
@@ -64,9 +64,9 @@ impl Shared {
 }
 
 impl Model {
-    fn generates(&self) -> bool {
+    fn is_served(&self) -> bool {
         match &self.supported_generation_methods {
-            Some(methods) => methods.iter().any(|m| m == "generateContent"),
+            Some(methods) => methods.iter().any(|m| m == "generateContent" || m == "embedContent"),
             // An emulator that does not say serves what it lists.
             None => true,
         }

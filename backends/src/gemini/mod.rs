@@ -11,6 +11,7 @@
 //! | `thinking` | `reasoning_effort` as a budget or level of thought; families of models by name |
 //! | `wire`, `answer` | answers and chunks as they are written, and as events |
 //! | `stream` | the bytes of a streamed answer as chunks |
+//! | `embed` | vectors of texts |
 //! | `errors` | what Google's errors mean |
 //! | `signatures` | thought signatures kept for clients that drop them |
 //!
@@ -19,6 +20,7 @@
 //! `Refused`; an answer cut by a filter is an answer that finishes with `content_filter`.
 
 mod answer;
+mod embed;
 mod errors;
 mod list;
 mod request;
@@ -35,6 +37,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::HeaderName;
 use opossum_core::class::FailureClass;
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::ServiceName;
 use opossum_core::needs::Needs;
 use secrecy::SecretString;
@@ -44,7 +47,7 @@ use self::signatures::SignatureStore;
 use self::stream::Decoder;
 use self::thinking::Family;
 use crate::http::{BadBaseUrl, Endpoint, EventBody, HttpClient, Response, retry_after};
-use crate::{Backend, BackendError, Call, Reply, UpstreamModel};
+use crate::{Backend, BackendError, Call, EmbedCall, Reply, UpstreamModel};
 
 /// Where the Gemini API is unless configured otherwise.
 pub const DEFAULT_BASE_URL: &str = "https://generativelanguage.googleapis.com";
@@ -103,6 +106,7 @@ impl GeminiBackend {
             | Needs::MANY_CHOICES
             | Needs::REASONING;
         match Family::of(model) {
+            Family::Embedding => embed::CAN,
             Family::EarlyGemma => Needs::CHAT | Needs::IMAGES | Needs::SEED | Needs::TOP_K | Needs::STOP,
             Family::Gemma | Family::Gemini2 => all.difference(Needs::REASONING),
             Family::Gemini25 | Family::Gemini3 => all,
@@ -118,6 +122,11 @@ impl Backend for GeminiBackend {
     fn generate(&self, call: Call) -> BoxFuture<'static, Result<Reply, BackendError>> {
         let shared = Arc::clone(&self.shared);
         async move { shared.generate(&call).await.map_err(|e| shared.endpoint.scrub(e)) }.boxed()
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.embed(&call).await.map_err(|e| shared.endpoint.scrub(e)) }.boxed()
     }
 
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {
@@ -208,6 +217,9 @@ mod tests {
         assert!(GeminiBackend::can("gemini-2.5-pro").contains(Needs::REASONING | Needs::TOOLS));
         assert!(!GeminiBackend::can("gemini-2.0-flash").contains(Needs::REASONING));
         assert!(!GeminiBackend::can("gemma-3-4b-it").intersects(Needs::TOOLS | Needs::JSON_OBJECT));
+        for model in ["gemini-embedding-001", "text-embedding-004"] {
+            assert_eq!(GeminiBackend::can(model), Needs::EMBED | Needs::DIMENSIONS, "{model}");
+        }
         for model in ["gemini-3-pro-preview", "gemma-3-4b-it"] {
             let can = GeminiBackend::can(model);
             assert!(

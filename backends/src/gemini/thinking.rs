@@ -33,6 +33,8 @@ enum Effort {
 /// What a model is, as far as its name tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
+    /// Makes vectors and no text.
+    Embedding,
     /// Gemma before its fourth generation: no system turn, no tools, no JSON mode.
     EarlyGemma,
     /// Any later Gemma.
@@ -50,6 +52,9 @@ impl Family {
     /// The family of a model by its name.
     pub(super) fn of(model: &str) -> Self {
         let name = model.rsplit('/').next().unwrap_or(model);
+        if name.contains("embedding") {
+            return Family::Embedding;
+        }
         if let Some(rest) = name.strip_prefix("gemma") {
             let generation = rest.trim_start_matches('-').chars().next();
             return match generation {

@@ -86,7 +86,7 @@ impl Endpoint {
     }
 
     /// A `POST` of JSON on behalf of a call, whose request id and trace context go along.
-    pub fn post(&self, uri: Uri, call: &Call, body: Vec<u8>) -> Request<Bytes> {
+    pub fn post<R>(&self, uri: Uri, call: &Call<R>, body: Vec<u8>) -> Request<Bytes> {
         let mut request = self.post_json(uri, body);
         let headers = request.headers_mut();
         // An id or trace context that cannot be a header's value is no reason to fail the call.

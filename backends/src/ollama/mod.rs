@@ -8,6 +8,7 @@
 //! for the first token must allow for that.
 
 mod answer;
+mod embed;
 mod models;
 mod request;
 mod wire;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Uri, header};
 use opossum_core::class::FailureClass;
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::ServiceName;
 use opossum_core::needs::Needs;
 use opossum_core::request::Prompt;
@@ -27,7 +29,7 @@ use secrecy::SecretString;
 use self::answer::Decoder;
 use crate::http::classify::{Quirks, classify_status};
 use crate::http::{BadBaseUrl, Endpoint, EventBody, HttpClient, Response};
-use crate::{Backend, BackendError, Call, Reply, UpstreamModel, json};
+use crate::{Backend, BackendError, Call, EmbedCall, Reply, UpstreamModel, json};
 
 /// A full queue is answered with 503, which is no sign of a broken server.
 const QUIRKS: Quirks = Quirks { busy_503: true };
@@ -65,7 +67,7 @@ impl OllamaConfig {
     }
 }
 
-/// What the protocol can carry; what a model can do is asked of the server.
+/// What the protocol can carry to a model that generates; what a model can do is asked of the server.
 ///
 /// Images must be inline: the server fetches none.
 pub const PROTOCOL_CAN: Needs = Needs::CHAT
@@ -81,6 +83,9 @@ pub const PROTOCOL_CAN: Needs = Needs::CHAT
     .union(Needs::REASONING)
     .union(Needs::STOP);
 
+/// What the protocol can carry to a model that embeds: texts only, no token ids.
+pub const EMBED_CAN: Needs = Needs::EMBED.union(Needs::DIMENSIONS);
+
 /// An Ollama server.
 #[derive(Clone)]
 pub struct OllamaBackend(Arc<Inner>);
@@ -91,6 +96,7 @@ struct Inner {
     endpoint: Endpoint,
     chat: Uri,
     generate: Uri,
+    embed: Uri,
     tags: Uri,
     show: Uri,
     version: Uri,
@@ -110,6 +116,7 @@ impl OllamaBackend {
         Ok(Self(Arc::new(Inner {
             chat: endpoint.fixed("/api/chat")?,
             generate: endpoint.fixed("/api/generate")?,
+            embed: endpoint.fixed("/api/embed")?,
             tags: endpoint.fixed("/api/tags")?,
             show: endpoint.fixed("/api/show")?,
             version: endpoint.fixed("/api/version")?,
@@ -129,6 +136,11 @@ impl Backend for OllamaBackend {
     fn generate(&self, call: Call) -> BoxFuture<'static, Result<Reply, BackendError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { inner.generate(call).await.map_err(|error| inner.endpoint.scrub(error)) })
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { inner.embed(&call).await.map_err(|error| inner.endpoint.scrub(error)) })
     }
 
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {
@@ -158,6 +170,12 @@ impl Inner {
         }
         let decoder = Decoder::new(call.model, self.endpoint.clone());
         Ok(Reply::Stream(Box::pin(EventBody::new(response, decoder)?)))
+    }
+
+    async fn embed(&self, call: &EmbedCall) -> Result<Embeddings, BackendError> {
+        let body = embed::body(call, &self.config)?;
+        let response = self.exchange(self.endpoint.post(self.embed.clone(), call, body)).await?;
+        embed::read(&response.whole().await?, call)
     }
 
     async fn probe(&self) -> Result<(), BackendError> {

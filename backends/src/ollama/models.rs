@@ -4,7 +4,7 @@ use futures::stream::{self, StreamExt as _};
 use opossum_core::ids::ModelName;
 use opossum_core::needs::Needs;
 
-use super::{Inner, PROTOCOL_CAN, wire};
+use super::{EMBED_CAN, Inner, PROTOCOL_CAN, wire};
 use crate::{BackendError, UpstreamModel, json};
 
 /// How many models are asked about at a time.
@@ -47,7 +47,7 @@ fn abilities(capabilities: Option<&[String]>) -> Needs {
     let Some(capabilities) = capabilities else { return PROTOCOL_CAN };
     let lacks = |name: &str| !capabilities.iter().any(|capability| capability == name);
     if lacks("completion") {
-        return Needs::empty();
+        return if lacks("embedding") { Needs::empty() } else { EMBED_CAN };
     }
     let mut can = PROTOCOL_CAN;
     can.set(Needs::TOOLS, !lacks("tools"));
@@ -68,7 +68,8 @@ mod tests {
             abilities(Some(&names))
         };
         assert_eq!(abilities(None), PROTOCOL_CAN);
-        assert_eq!(can(&["embedding"]), Needs::empty());
+        assert_eq!(can(&["embedding"]), EMBED_CAN);
+        assert_eq!(can(&["rerank"]), Needs::empty());
         assert_eq!(can(&["completion", "tools", "vision", "insert", "thinking"]), PROTOCOL_CAN);
         let plain = can(&["completion"]);
         assert!(plain.contains(Needs::CHAT | Needs::STOP));

@@ -5,6 +5,7 @@
 //! got its finish reason.
 
 mod answer;
+mod embed;
 mod request;
 mod stream;
 mod template;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Uri, header};
 use opossum_core::class::FailureClass;
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 use opossum_core::request::Prompt;
@@ -24,7 +26,7 @@ use secrecy::SecretString;
 
 use crate::http::classify::{Quirks, classify_status};
 use crate::http::{BadBaseUrl, Endpoint, EventBody, HttpClient, Response};
-use crate::{Backend, BackendError, Call, Reply, UpstreamModel, json};
+use crate::{Backend, BackendError, Call, EmbedCall, Reply, UpstreamModel, json};
 
 use self::stream::Decoder;
 
@@ -80,6 +82,11 @@ impl OpenAiConfig {
             signatures: false,
         }
     }
+
+    /// What one of the server's models can do, as far as its name tells.
+    pub fn can_of(&self, model: &str) -> Needs {
+        embed::abilities(model, self.can)
+    }
 }
 
 /// A server that speaks the OpenAI dialect.
@@ -92,6 +99,7 @@ struct Inner {
     endpoint: Endpoint,
     chat: Uri,
     completions: Uri,
+    embeddings: Uri,
     models: Uri,
 }
 
@@ -106,6 +114,7 @@ impl OpenAiBackend {
         Ok(Self(Arc::new(Inner {
             chat: endpoint.fixed("/chat/completions")?,
             completions: endpoint.fixed("/completions")?,
+            embeddings: endpoint.fixed("/embeddings")?,
             models: endpoint.fixed("/models")?,
             endpoint,
             config,
@@ -122,6 +131,11 @@ impl Backend for OpenAiBackend {
     fn generate(&self, call: Call) -> BoxFuture<'static, Result<Reply, BackendError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { inner.generate(call).await.map_err(|error| inner.endpoint.scrub(error)) })
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { inner.embed(&call).await.map_err(|error| inner.endpoint.scrub(error)) })
     }
 
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {
@@ -165,6 +179,12 @@ impl Inner {
         }
     }
 
+    async fn embed(&self, call: &EmbedCall) -> Result<Embeddings, BackendError> {
+        let request = self.endpoint.post(self.embeddings.clone(), call, embed::body(call)?);
+        let response = self.exchange(request).await?;
+        embed::read(&response.whole().await?, call)
+    }
+
     async fn models(&self) -> Result<Vec<UpstreamModel>, BackendError> {
         let response = self.exchange(self.endpoint.get(self.models.clone())).await?;
         let body = response.whole().await?;
@@ -172,7 +192,7 @@ impl Inner {
         let models = list.data.into_iter().map(|model| UpstreamModel {
             context_tokens: model.context_tokens(),
             name: ModelName::new(&*model.id),
-            can: self.config.can,
+            can: self.config.can_of(&model.id),
         });
         Ok(models.collect())
     }

@@ -7,7 +7,6 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::ids::ServiceName;
-use crate::request::GenerateRequest;
 
 /// Raised whenever the meaning of a stored answer or of a key changes: older entries are then never found.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -15,7 +14,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// What is asked to answer.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CacheTarget<'a> {
-    /// The endpoint's kind, such as `chat`.
+    /// The endpoint's kind, such as `chat`: it tells requests of different kinds apart.
     pub endpoint: &'a str,
     /// The model as the caller named it: `auto`, an alias or a pinned model.
     pub model: &'a str,
@@ -31,11 +30,11 @@ pub struct CacheTarget<'a> {
 pub struct CacheKey(pub [u8; 32]);
 
 #[derive(Serialize)]
-struct Parts<'a> {
+struct Parts<'a, R> {
     schema: u32,
     tenant: &'a str,
     target: CacheTarget<'a>,
-    request: &'a GenerateRequest,
+    request: &'a R,
 }
 
 impl CacheKey {
@@ -44,10 +43,10 @@ impl CacheKey {
     ///
     /// # Errors
     /// When a value cannot be written as JSON; the caller then does without the cache.
-    pub fn of(
+    pub fn of<R: Serialize>(
         tenant: &str,
         target: CacheTarget<'_>,
-        request: &GenerateRequest,
+        request: &R,
     ) -> Result<Self, serde_json::Error> {
         let mut sorted: Vec<ServiceName>;
         let restrict = match target.restrict {
