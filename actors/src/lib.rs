@@ -32,7 +32,7 @@ pub mod telemetry;
 mod testing;
 
 pub use breaker::{Attempt, AttemptOutcome, BreakerHandle};
-pub use cache::{CacheHandle, CacheTurn, CachedAnswer, Followed, Follower, LeadGuard};
+pub use cache::{CacheHandle, CacheTurn, CachedAnswer, CachedBody, Followed, Follower, LeadGuard};
 pub use guardian::{ActorError, RestartCause, quiet_hook};
 pub use inference::{InferenceHandle, InferencePlan};
 pub use monitor::{ActorHealth, BackendHealth, DependencyPlan, HealthSnapshot, MonitorHandle};

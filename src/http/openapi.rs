@@ -42,7 +42,7 @@ fn build() -> OpenApi {
         .paths(operations::paths())
         .components(Some(components()))
         .tags(Some([
-            tag("inference", "Chat and completions, whole or streamed."),
+            tag("inference", "Chat and completions, whole or streamed, and embeddings."),
             tag("models", "What can be asked for."),
             tag("operation", "Health, metrics and this document."),
         ]))
@@ -65,6 +65,8 @@ fn components() -> Components {
     builder = with::<dialect::ChatChunk>(builder);
     builder = with::<dialect::CompletionRequest>(builder);
     builder = with::<dialect::Completion>(builder);
+    builder = with::<dialect::EmbeddingRequest>(builder);
+    builder = with::<dialect::EmbeddingList>(builder);
     builder = with::<schema::ModelList>(builder);
     builder = with::<schema::HealthReport>(builder);
     builder = with::<schema::Readiness>(builder);

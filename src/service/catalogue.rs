@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use opossum_actors::BreakerHandle;
 use opossum_backends::{Backend, ParamDefaults};
-use opossum_core::ids::{ArmId, ServiceName};
+use opossum_core::ids::{ArmId, ModelName, ServiceName};
 use opossum_core::needs::Needs;
 use smallvec::SmallVec;
 
@@ -114,6 +114,11 @@ pub struct Catalogue {
     pinned: BTreeMap<String, Target>,
     /// Models by bare name, for callers who know a model but not our services.
     bare: BTreeMap<String, Target>,
+    /// The embedding model that `auto` means, if there is any.
+    ///
+    /// Vectors of different models cannot be compared, so for embeddings `auto` is one model, whoever serves it,
+    /// and stays that model for as long as anyone serves it.
+    embedder: Option<ModelName>,
 }
 
 impl Catalogue {
@@ -142,7 +147,8 @@ impl Catalogue {
             named.into_iter().map(|(model, candidates)| (model, Target::new(candidates, false))).collect();
         let is_good = |target: &Target| target.awaited || target.candidates.iter().any(|c| !c.stand_in);
         let aliases = aliases.into_iter().filter(|(_, target)| is_good(target)).collect();
-        Self { arms, services, auto: Target::new(auto, false), aliases, pinned, bare }
+        let embedder = embedder(auto.iter()).cloned();
+        Self { arms, services, auto: Target::new(auto, false), aliases, pinned, bare, embedder }
     }
 
     /// What a request's `model` means.
@@ -183,19 +189,32 @@ impl Catalogue {
     ) -> Result<Eligible<'c>, PipelineError> {
         self.check_services(only)?;
         let allowed = |c: &&Candidate| only.is_empty() || only.contains(&c.arm.service.name);
-        let able: Eligible<'c> =
-            target.candidates.iter().filter(allowed).filter(|c| c.arm.can.contains(needs)).collect();
+        let mut known: Eligible<'c> = target.candidates.iter().filter(allowed).collect();
+        if needs.contains(Needs::EMBED) && !target.in_order {
+            self.keep_one_embedder(&mut known);
+        }
+        let able: Eligible<'c> = known.iter().copied().filter(|c| c.arm.can.contains(needs)).collect();
         if !able.is_empty() {
             return Ok(able);
         }
-        let mut missing =
-            target.candidates.iter().filter(allowed).filter_map(|c| needs.first_missing(c.arm.can));
+        let mut missing = known.iter().filter_map(|c| needs.first_missing(c.arm.can));
         match missing.next() {
             Some(param) => Err(PipelineError::Unsupported { param }),
             None => Err(PipelineError::Invalid {
                 param: Some("x-opossum-route"),
                 message: "none of the services named in x-opossum-route serves this model".into(),
             }),
+        }
+    }
+
+    /// Leaves only candidates whose vectors can be compared. An alias's targets its author declared to be so.
+    fn keep_one_embedder(&self, candidates: &mut Eligible<'_>) {
+        let serves = |c: &&Candidate, model: &ModelName| embeds(c) && is_same_model(&c.arm.id.model, model);
+        let usual = self.embedder.as_ref().filter(|model| candidates.iter().any(|c| serves(c, model)));
+        // A caller who restricts the services may have left out whoever serves the usual one.
+        let chosen = usual.or_else(|| embedder(candidates.iter().copied())).cloned();
+        if let Some(chosen) = chosen {
+            candidates.retain(|c| serves(&&**c, &chosen));
         }
     }
 
@@ -212,8 +231,14 @@ impl Catalogue {
         }
     }
 
-    /// Takes over which arms have answered already from the catalogue that this one replaces.
-    pub fn take_over(&self, old: &Catalogue) {
+    /// Takes over from the catalogue that this one replaces: which arms have answered already, and the embedding
+    /// model that `auto` means.
+    pub fn take_over(&mut self, old: &Catalogue) {
+        let is_served =
+            |model: &&ModelName| self.auto.candidates.iter().any(|c| is_same_model(&c.arm.id.model, model));
+        if let Some(kept) = old.embedder.as_ref().filter(is_served) {
+            self.embedder = Some(kept.clone());
+        }
         for arm in &self.arms {
             let known = old.arms.iter().find(|known| known.id == arm.id);
             let warm = known.is_some_and(|known| known.warm.load(Ordering::Relaxed));
@@ -237,6 +262,24 @@ impl Catalogue {
         let named = self.aliases.iter().chain(&self.pinned).map(|(name, target)| (name.as_str(), target));
         auto.into_iter().chain(named)
     }
+}
+
+fn embeds(candidate: &Candidate) -> bool {
+    candidate.arm.can.contains(Needs::EMBED)
+}
+
+/// The first candidate's model that is made for embedding, else the first that can do it at all.
+fn embedder<'c>(candidates: impl Iterator<Item = &'c Candidate> + Clone) -> Option<&'c ModelName> {
+    let mut able = candidates.filter(|c| embeds(c));
+    let first = able.clone().next();
+    let made_for_it = able.find(|c| !c.arm.can.intersects(Needs::CHAT | Needs::COMPLETION));
+    made_for_it.or(first).map(|c| &c.arm.id.model)
+}
+
+/// Whether two services' names mean the same model: Ollama's `x` is `x:latest`, and case is a matter of taste.
+fn is_same_model(one: &ModelName, other: &ModelName) -> bool {
+    let bare = |name: &ModelName| name.as_str().trim_end_matches(":latest").to_ascii_lowercase();
+    bare(one) == bare(other)
 }
 
 fn unavailable() -> PipelineError {

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use opossum_actors::{CacheTurn, CachedAnswer, Followed, LeadGuard};
 use opossum_core::cache::{CacheKey, CacheTarget};
-use opossum_core::request::{GenerateRequest, Prompt};
 use tokio::time::Instant;
 
 use super::Inner;
+use super::ask::Ask;
 use super::catalogue::Target;
 use super::context::{CacheMode, CacheStatus, RequestContext};
 
@@ -24,10 +24,10 @@ pub(super) enum Looked {
 
 impl Inner {
     /// Looks a request up if its answer may be stored. A cache that fails is a cache that has nothing.
-    pub(super) async fn look_up(
+    pub(super) async fn look_up<A: Ask>(
         &self,
         context: &RequestContext,
-        request: &GenerateRequest,
+        request: &A,
         model: &str,
         target: &Target,
     ) -> Looked {
@@ -68,27 +68,23 @@ impl Inner {
         looked
     }
 
-    fn is_wanted(&self, context: &RequestContext, request: &GenerateRequest) -> bool {
+    fn is_wanted(&self, context: &RequestContext, request: &impl Ask) -> bool {
         request.is_repeatable()
             || context.cache == CacheMode::Refresh
             || self.stored_on_request.load(Ordering::Relaxed)
     }
 }
 
-fn key(
+fn key<A: Ask>(
     context: &RequestContext,
-    request: &GenerateRequest,
+    request: &A,
     model: &str,
     target: &Target,
 ) -> Result<CacheKey, serde_json::Error> {
-    let endpoint = match request.prompt {
-        Prompt::Chat(_) => "chat",
-        Prompt::Text { .. } => "completion",
-    };
     let restrict = (!context.only.is_empty()).then_some(&*context.only);
     CacheKey::of(
         &context.tenant,
-        CacheTarget { endpoint, model, revision: &target.revision, restrict },
+        CacheTarget { endpoint: request.endpoint(), model, revision: &target.revision, restrict },
         request,
     )
 }

@@ -1,8 +1,10 @@
 //! The one path behind every door.
 //!
-//! Admission, cache, router, breaker, attempts, answer: see [`Service::generate`]. It knows no protocol and
+//! Admission, cache, router, breaker, attempts, answer: see [`Service::generate`] and, for vectors,
+//! [`Service::embed`], which differ only in what comes back. It knows no protocol and
 //! holds no policy; what decides is in `opossum-core`, what owns state in `opossum-actors`.
 
+mod ask;
 pub mod catalogue;
 pub mod context;
 pub mod error;
@@ -19,8 +21,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use opossum_actors::{CacheHandle, InferenceHandle, LeadGuard, MonitorHandle, RouterHandle};
+use opossum_actors::{CacheHandle, CachedAnswer, CachedBody, InferenceHandle, MonitorHandle, RouterHandle};
 use opossum_core::answer::{Answer, FinishReason};
+use opossum_core::embed::{EmbedRequest, Embeddings};
 use opossum_core::request::GenerateRequest;
 use opossum_core::retry::{Retry, RetryBudget, RetryConfig};
 use parking_lot::Mutex;
@@ -28,11 +31,13 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Lane, Permit};
 use crate::telemetry::Metrics;
+use ask::Ask;
 use catalogue::Catalogue;
 pub use context::{AnswerMeta, CacheMode, CacheStatus, RequestContext, Timing};
 pub use error::PipelineError;
 use lookup::Looked;
 use opossum_core::collect::replay;
+use outcome::AttemptRecord;
 pub use report::{Health, ModelEntry};
 use run::{Committed, Opened, Run};
 use storing::{Folding, Storing};
@@ -110,6 +115,14 @@ pub struct Served {
     pub body: ServedBody,
 }
 
+/// Vectors of inputs.
+pub struct Embedded {
+    /// What the caller is told about them.
+    pub meta: AnswerMeta,
+    /// The vectors.
+    pub vectors: Arc<Embeddings>,
+}
+
 /// The two forms of an answer.
 pub enum ServedBody {
     /// All of it.
@@ -152,33 +165,45 @@ impl Service {
         request: GenerateRequest,
         model: &str,
     ) -> Result<Served, PipelineError> {
-        let inner = &*self.inner;
-        let catalogue = inner.catalogue.load_full();
-        let target = catalogue.resolve(model)?;
-        let needs = request.needs();
-        let eligible = catalogue.eligible(target, needs, &context.only)?;
-        let permit = inner.admission.admit(Lane::Live, context.deadline).await?;
-        let mut clock = Clock::start(context.received);
-        inner.budget.lock().on_request(clock.last.into_std());
         let stream = request.stream;
-        let looked = inner.look_up(&context, &request, model, target).await;
-        clock.timing.cache = clock.lap();
-        let (lead, status) = match looked {
-            Looked::Found(cached) => {
-                return inner.serve_cached(&catalogue, &cached, stream, clock.timing, permit);
+        match self.inner.answer(&context, request, model).await? {
+            Answered::Kept { meta, body: CachedBody::Answer(answer), permit } => {
+                let body = if stream {
+                    ServedBody::Stream(stream::replayed(replay(answer), permit))
+                } else {
+                    ServedBody::Whole(Arc::new(answer))
+                };
+                Ok(Served { meta, body })
             }
-            Looked::Lead(lead) => (Some(lead), CacheStatus::Miss),
-            Looked::Unused(status) => (None, status),
-        };
-        let order = inner.order(target, eligible, &request, needs, &context.only);
-        clock.timing.route = clock.lap();
-        let request = Arc::new(request);
-        let committed = Run::new(inner, &context, &request, order).into_answer().await?;
-        clock.timing.upstream = clock.lap();
-        Ok(inner.serve(
-            committed,
-            Begun { lead, status, timing: clock.timing, deadline: context.deadline, permit },
-        ))
+            Answered::Kept { .. } => Err(PipelineError::Internal),
+            Answered::Made(made) => Ok(self.inner.serve(made, context.deadline)),
+        }
+    }
+
+    /// Embeds inputs, by the same path.
+    ///
+    /// # Errors
+    /// See [`PipelineError`].
+    pub async fn embed(
+        &self,
+        context: RequestContext,
+        request: EmbedRequest,
+        model: &str,
+    ) -> Result<Embedded, PipelineError> {
+        match self.inner.answer(&context, request, model).await? {
+            Answered::Kept { meta, body: CachedBody::Embeddings(vectors), .. } => {
+                Ok(Embedded { meta, vectors })
+            }
+            Answered::Kept { .. } => Err(PipelineError::Internal),
+            Answered::Made(Made { meta, opened, record, storing, .. }) => {
+                record.succeed(opened.usage.as_ref(), false);
+                let vectors = Arc::new(opened);
+                if let Some(storing) = storing {
+                    storing.store_vectors(Arc::clone(&vectors));
+                }
+                Ok(Embedded { meta, vectors })
+            }
+        }
     }
 
     /// The door's count, for draining and gauges.
@@ -208,12 +233,20 @@ impl Clock {
     }
 }
 
-/// What was settled before the attempts.
-struct Begun {
-    lead: Option<LeadGuard>,
-    status: CacheStatus,
-    timing: Timing,
-    deadline: Instant,
+/// An answer and where it comes from.
+enum Answered<O> {
+    /// It was stored.
+    Kept { meta: AnswerMeta, body: CachedBody, permit: Permit },
+    /// It was made for this request.
+    Made(Made<O>),
+}
+
+/// An answer made for a request, or the beginning of one.
+struct Made<O> {
+    meta: AnswerMeta,
+    opened: O,
+    record: AttemptRecord,
+    storing: Option<Storing>,
     permit: Permit,
 }
 
@@ -222,54 +255,74 @@ impl Inner {
         self.budget.lock().try_spend(retry, Instant::now().into_std())
     }
 
-    fn serve(&self, committed: Committed, begun: Begun) -> Served {
+    /// The path from a name to an answer that can no longer be undone.
+    async fn answer<A: Ask>(
+        &self,
+        context: &RequestContext,
+        request: A,
+        model: &str,
+    ) -> Result<Answered<A::Opened>, PipelineError> {
+        let catalogue = self.catalogue.load_full();
+        let target = catalogue.resolve(model)?;
+        let needs = request.needs();
+        let eligible = catalogue.eligible(target, needs, &context.only)?;
+        let permit = self.admission.admit(Lane::Live, context.deadline).await?;
+        let mut clock = Clock::start(context.received);
+        self.budget.lock().on_request(clock.last.into_std());
+        let looked = self.look_up(context, &request, model, target).await;
+        clock.timing.cache = clock.lap();
+        let (lead, status) = match looked {
+            Looked::Found(cached) => {
+                let meta = cached_meta(&catalogue, &cached, clock.timing)?;
+                return Ok(Answered::Kept { meta, body: cached.body.clone(), permit });
+            }
+            Looked::Lead(lead) => (Some(lead), CacheStatus::Miss),
+            Looked::Unused(status) => (None, status),
+        };
+        let order = self.order(target, eligible, &request, needs, &context.only);
+        clock.timing.route = clock.lap();
+        let request = Arc::new(request);
+        let committed = Run::new(self, context, &request, order).into_answer().await?;
+        clock.timing.upstream = clock.lap();
         let Committed { candidate, opened, record, attempts, degraded } = committed;
         let arm = candidate.arm;
-        let storing = begun.lead.map(|lead| Storing { lead, arm: arm.id.clone(), degraded });
-        let meta = AnswerMeta { arm, attempts, cache: begun.status, degraded, timing: begun.timing };
+        let storing = lead.map(|lead| Storing { lead, arm: arm.id.clone(), degraded });
+        let meta = AnswerMeta { arm, attempts, cache: status, degraded, timing: clock.timing };
+        Ok(Answered::Made(Made { meta, opened, record, storing, permit }))
+    }
+
+    fn serve(&self, made: Made<Opened>, deadline: Instant) -> Served {
+        let Made { meta, opened, record, storing, permit } = made;
         let body = match opened {
             Opened::Whole(answer) => {
                 record.succeed(answer.usage.as_ref(), is_refused(&answer));
                 ServedBody::Whole(keep(*answer, storing))
             }
             Opened::Stream { first, rest } => {
-                let watch = Watch {
-                    record,
-                    fold: storing.map(Folding::new),
-                    idle: self.timeouts.token_idle,
-                    deadline: begun.deadline,
-                    permit: begun.permit,
-                };
+                let fold = storing.map(Folding::new);
+                let idle = self.timeouts.token_idle;
+                let watch = Watch { record, fold, idle, deadline, permit };
                 ServedBody::Stream(Box::pin(Committing::new(first, rest, watch)))
             }
         };
         Served { meta, body }
     }
+}
 
-    fn serve_cached(
-        &self,
-        catalogue: &Catalogue,
-        cached: &opossum_actors::CachedAnswer,
-        stream: bool,
-        timing: Timing,
-        permit: Permit,
-    ) -> Result<Served, PipelineError> {
-        // The key covers the catalogue's revision, so the arm that made the answer is still there.
-        let arm = catalogue.arms().iter().find(|arm| arm.id == cached.arm).ok_or(PipelineError::Internal)?;
-        let meta = AnswerMeta {
-            arm: Arc::clone(arm),
-            attempts: 0,
-            cache: CacheStatus::Hit,
-            degraded: cached.degraded,
-            timing,
-        };
-        let body = if stream {
-            ServedBody::Stream(stream::replayed(replay(cached.answer.clone()), permit))
-        } else {
-            ServedBody::Whole(Arc::new(cached.answer.clone()))
-        };
-        Ok(Served { meta, body })
-    }
+fn cached_meta(
+    catalogue: &Catalogue,
+    cached: &CachedAnswer,
+    timing: Timing,
+) -> Result<AnswerMeta, PipelineError> {
+    // The key covers the catalogue's revision, so the arm that made the answer is still there.
+    let arm = catalogue.arms().iter().find(|arm| arm.id == cached.arm).ok_or(PipelineError::Internal)?;
+    Ok(AnswerMeta {
+        arm: Arc::clone(arm),
+        attempts: 0,
+        cache: CacheStatus::Hit,
+        degraded: cached.degraded,
+        timing,
+    })
 }
 
 /// Stores an answer if that is wanted, and shares it with the caller.

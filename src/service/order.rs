@@ -9,11 +9,11 @@ use opossum_core::breaker::GateDecision;
 use opossum_core::ids::{ArmId, ServiceName};
 use opossum_core::moment::Moment;
 use opossum_core::needs::Needs;
-use opossum_core::request::{GenerateRequest, Prompt};
 use opossum_core::router::{ArmIx, ArmSpec, ChooseContext};
 use tokio::time::Instant;
 
 use super::Inner;
+use super::ask::Ask;
 use super::catalogue::{Candidate, Eligible, Target};
 
 /// A gate that refuses: never chosen over anything that may answer.
@@ -23,11 +23,11 @@ const UNREACHED: f32 = 0.1;
 
 impl Inner {
     /// Orders candidates, best first.
-    pub(super) fn order<'c>(
+    pub(super) fn order<'c, A: Ask>(
         &self,
         target: &Target,
         eligible: Eligible<'c>,
-        request: &GenerateRequest,
+        request: &A,
         needs: Needs,
         only: &[ServiceName],
     ) -> Eligible<'c> {
@@ -65,11 +65,11 @@ impl Inner {
         eligible
     }
 
-    fn as_routed<'c>(
+    fn as_routed<'c, A: Ask>(
         &self,
         target: &Target,
         eligible: &Eligible<'c>,
-        request: &GenerateRequest,
+        request: &A,
         needs: Needs,
         only: &[ServiceName],
     ) -> Eligible<'c> {
@@ -78,8 +78,8 @@ impl Inner {
         let availability = |_: ArmIx, spec: &ArmSpec| of(&spec.id).map_or(0.0, |c| self.availability(c, at));
         let policy = self.router.policy();
         let context = ChooseContext {
-            prompt_chars: prompt_chars(&request.prompt),
-            max_tokens: request.params.max_tokens,
+            prompt_chars: request.prompt_chars(),
+            max_tokens: request.max_tokens(),
             restrict: (!only.is_empty()).then_some(only),
             pinned: Some(&target.ids),
             availability: &availability,
@@ -104,11 +104,4 @@ impl Inner {
 
 pub(super) fn now() -> Moment {
     Moment::new(Instant::now().into_std(), jiff::Timestamp::now())
-}
-
-fn prompt_chars(prompt: &Prompt) -> usize {
-    match prompt {
-        Prompt::Chat(messages) => messages.iter().map(|m| m.content.joined_text().len()).sum(),
-        Prompt::Text { prompt, .. } => prompt.len(),
-    }
 }

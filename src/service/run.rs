@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opossum_actors::Attempt;
-use opossum_backends::{BackendError, Call, EventStream, Reply};
+use opossum_backends::{BackendError, Call, EventStream};
 use opossum_core::answer::{Answer, StreamEvent};
 use opossum_core::breaker::{GateDecision, Outcome, Refused, RefusedWhy};
 use opossum_core::class::{BreakerEffect, FailureClass, Next};
 use opossum_core::ids::ServiceName;
-use opossum_core::request::GenerateRequest;
 use opossum_core::retry::{Retry, attempt_budget, backoff};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
+use super::ask::Ask;
 use super::catalogue::{Arm, Candidate, Eligible};
 use super::context::RequestContext;
 use super::error::PipelineError;
@@ -30,11 +30,11 @@ const FAIR_SILENCE: Duration = Duration::from_secs(2);
 const COME_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the attempts led to.
-pub(super) struct Committed {
+pub(super) struct Committed<O> {
     /// The candidate that answered.
     pub candidate: Candidate,
     /// Its answer, or the beginning of it.
-    pub opened: Opened,
+    pub opened: O,
     /// The attempt, still open for a stream.
     pub record: AttemptRecord,
     /// Calls made.
@@ -50,10 +50,10 @@ pub(super) enum Opened {
 }
 
 /// The attempts of one request.
-pub(super) struct Run<'r> {
+pub(super) struct Run<'r, A> {
     pub inner: &'r Inner,
     pub context: &'r RequestContext,
-    pub request: &'r Arc<GenerateRequest>,
+    pub request: &'r Arc<A>,
     /// Best first.
     pub order: Eligible<'r>,
     state: State,
@@ -89,18 +89,18 @@ enum Missed {
     Failed(BackendError),
 }
 
-impl<'r> Run<'r> {
+impl<'r, A: Ask> Run<'r, A> {
     pub(super) fn new(
         inner: &'r Inner,
         context: &'r RequestContext,
-        request: &'r Arc<GenerateRequest>,
+        request: &'r Arc<A>,
         order: Eligible<'r>,
     ) -> Self {
         Self { inner, context, request, order, state: State::default() }
     }
 
     /// Tries until a candidate answers, all have failed for good, or the time is up.
-    pub(super) async fn into_answer(mut self) -> Result<Committed, PipelineError> {
+    pub(super) async fn into_answer(mut self) -> Result<Committed<A::Opened>, PipelineError> {
         let mut again: Vec<(usize, u32)> = Vec::new();
         let everyone: SmallVec<[usize; 8]> = (0..self.order.len()).collect();
         if let Some(committed) = self.ask_each(&everyone, &mut again).await? {
@@ -120,7 +120,7 @@ impl<'r> Run<'r> {
         &mut self,
         places: &[usize],
         again: &mut Vec<(usize, u32)>,
-    ) -> Result<Option<Committed>, PipelineError> {
+    ) -> Result<Option<Committed<A::Opened>>, PipelineError> {
         for (asked, &position) in places.iter().enumerate() {
             if self.is_out(position) || !self.may_fail_over(position) {
                 continue;
@@ -138,7 +138,7 @@ impl<'r> Run<'r> {
     }
 
     /// The second part: those that may be asked again, best first, each after a delay.
-    async fn repeat(mut self, mut again: Vec<(usize, u32)>) -> Result<Committed, PipelineError> {
+    async fn repeat(mut self, mut again: Vec<(usize, u32)>) -> Result<Committed<A::Opened>, PipelineError> {
         while !again.is_empty() {
             let (position, repeats) = again.remove(0);
             let service = &self.order[position].arm.service;
@@ -190,7 +190,7 @@ impl<'r> Run<'r> {
         &mut self,
         position: usize,
         left: usize,
-    ) -> Result<Result<Committed, Option<Next>>, PipelineError> {
+    ) -> Result<Result<Committed<A::Opened>, Option<Next>>, PipelineError> {
         let candidate = self.order[position].clone();
         match self.call(&candidate, left).await {
             Ok((opened, record)) => {
@@ -229,7 +229,10 @@ impl<'r> Run<'r> {
             return Err(PipelineError::DeadlineExceeded);
         }
         match error.class.next() {
-            Next::Stop => Err(PipelineError::from_class(error.class, COME_AGAIN)),
+            Next::Stop => Err(match error.param {
+                Some(param) => PipelineError::Unsupported { param },
+                None => PipelineError::from_class(error.class, COME_AGAIN),
+            }),
             next => {
                 if left > 0 {
                     self.inner.metrics.failed_over(&candidate.arm.id, error.class);
@@ -239,7 +242,11 @@ impl<'r> Run<'r> {
         }
     }
 
-    async fn call(&mut self, candidate: &Candidate, left: usize) -> Result<(Opened, AttemptRecord), Missed> {
+    async fn call(
+        &mut self,
+        candidate: &Candidate,
+        left: usize,
+    ) -> Result<(A::Opened, AttemptRecord), Missed> {
         let arm = &candidate.arm;
         let attempt = self.enter(candidate, left).await.map_err(Missed::Refused)?;
         self.state.attempts += 1;
@@ -254,7 +261,7 @@ impl<'r> Run<'r> {
             request_id: Arc::clone(&self.context.request_id),
             traceparent: self.context.traceparent.clone(),
         };
-        let opening = open(arm.service.backend.generate(call));
+        let opening = A::open(&*arm.service.backend, call);
         let silence = timeout(budget, opening).await;
         let unfair = silence.is_err() && budget < fair_silence(arm);
         match silence.unwrap_or_else(|_| Err(too_slow(budget))) {
@@ -292,11 +299,11 @@ impl<'r> Run<'r> {
     /// gets more; and the last candidate gets all there is.
     fn silence_limit(&self, candidate: &Candidate, left: usize) -> Duration {
         let service = &candidate.arm.service;
-        match (self.request.stream, left) {
+        match (self.request.is_stream(), left) {
             (true, 0) => service.cold_load.unwrap_or(service.first_token).max(service.first_token),
             (true, _) => service.first_token,
             (false, 0) => self.inner.timeouts.total,
-            (false, _) => whole_budget(service.first_token, self.request.params.max_tokens),
+            (false, _) => whole_budget(service.first_token, self.request.pieces()),
         }
     }
 
@@ -327,30 +334,6 @@ impl<'r> Run<'r> {
     }
 }
 
-/// Waits for a whole answer or for the first content of a stream.
-async fn open(reply: impl Future<Output = Result<Reply, BackendError>>) -> Result<Opened, BackendError> {
-    use futures::StreamExt as _;
-    match reply.await? {
-        Reply::Whole(answer) => Ok(Opened::Whole(answer)),
-        Reply::Stream(mut rest) => {
-            let mut first = Vec::new();
-            while let Some(batch) = rest.next().await {
-                let batch = batch?;
-                let content = batch.iter().any(StreamEvent::is_content);
-                if first.is_empty() {
-                    first = batch;
-                } else {
-                    first.extend(batch);
-                }
-                if content {
-                    return Ok(Opened::Stream { first, rest });
-                }
-            }
-            Err(BackendError::new(FailureClass::Truncated, "the stream ended before its first content"))
-        }
-    }
-}
-
 /// A silence shorter than this is the caller's impatience, not the backend's fault: the breaker does not
 /// hear of it, or one caller with a tiny deadline could open it for all. A model that may have to be loaded
 /// first is given the time for that.
@@ -362,10 +345,10 @@ fn fair_silence(arm: &Arm) -> Duration {
 }
 
 /// How long a whole answer may take while others could give it: the time for a first token and for the tokens
-/// asked for at a modest rate, at most three times the former. Silence until then says nothing; a backend that
-/// hangs and one that writes a long answer look alike.
-fn whole_budget(first_token: Duration, max_tokens: Option<u32>) -> Duration {
-    let writing = Duration::from_millis(100) * max_tokens.unwrap_or(u32::MAX).min(600);
+/// (or vectors) asked for at a modest rate, at most three times the former. Silence until then says nothing; a
+/// backend that hangs and one that writes a long answer look alike.
+fn whole_budget(first_token: Duration, pieces: Option<u32>) -> Duration {
+    let writing = Duration::from_millis(100) * pieces.unwrap_or(u32::MAX).min(600);
     (first_token + writing).min(first_token * 3)
 }
 

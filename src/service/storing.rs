@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use opossum_actors::{CachedAnswer, LeadGuard};
+use opossum_actors::{CachedAnswer, CachedBody, LeadGuard};
 use opossum_core::answer::{Answer, StreamEvent};
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::ArmId;
 
 use opossum_core::collect::Collector;
@@ -55,7 +56,17 @@ impl Storing {
     /// Stores a whole answer.
     pub(super) fn store(self, answer: Answer) {
         let bytes = weight(&answer);
-        let cached = CachedAnswer { answer, arm: self.arm, degraded: self.degraded, bytes };
+        self.put(CachedBody::Answer(answer), bytes);
+    }
+
+    /// Stores vectors.
+    pub(super) fn store_vectors(self, vectors: Arc<Embeddings>) {
+        let bytes = vectors.bytes();
+        self.put(CachedBody::Embeddings(vectors), bytes);
+    }
+
+    fn put(self, body: CachedBody, bytes: usize) {
+        let cached = CachedAnswer { body, arm: self.arm, degraded: self.degraded, bytes };
         self.lead.complete(Some(Arc::new(cached)));
     }
 }

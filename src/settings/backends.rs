@@ -25,12 +25,12 @@ pub struct GeminiSettings {
 }
 
 impl GeminiSettings {
-    /// The public origin and two default models, with this key.
+    /// The public origin and the default models, with this key.
     pub fn with_key(api_key: SecretString) -> Self {
         Self {
             base_url: "https://generativelanguage.googleapis.com".to_owned(),
             api_key,
-            models: vec!["gemini-2.5-flash".to_owned(), "gemini-2.5-pro".to_owned()],
+            models: ["gemini-2.5-flash", "gemini-2.5-pro", "gemini-embedding-001"].map(str::to_owned).into(),
         }
     }
 
@@ -127,7 +127,10 @@ impl ServiceSettings {
     /// What it can do, where the operator says; `None` means all that its protocol can carry.
     pub fn needs(&self) -> Option<Needs> {
         let features = self.supports.as_ref()?;
-        Some(features.iter().fold(Needs::CHAT, |needs, feature| needs | feature.0))
+        let named = features.iter().fold(Needs::empty(), |needs, feature| needs | feature.0);
+        // Whoever does anything but embed can chat; there is nothing else to do it with.
+        let only_embeds = named.contains(Needs::EMBED) && Needs::EMBEDDING.contains(named);
+        Some(if only_embeds { named } else { named | Needs::CHAT })
     }
 
     pub(super) fn validate(&self, name: &str) -> Result<(), SettingsError> {

@@ -102,7 +102,7 @@ pub const KEYS: &[Key] = &[
 
     key("gemini.api_key", "GEMINI_API_KEY", "", Kind::Secret, "The API key. It alone is enough for `auto` to reach a default Gemini model."),
     key("gemini.base_url", "GEMINI_BASE_URL", "\"https://generativelanguage.googleapis.com\"", Kind::Text, "Bare origin."),
-    key("gemini.models", "GEMINI_MODELS", "[\"gemini-2.5-flash\", \"gemini-2.5-pro\"]", Kind::List, "The models to offer."),
+    key("gemini.models", "GEMINI_MODELS", "[\"gemini-2.5-flash\", \"gemini-2.5-pro\", \"gemini-embedding-001\"]", Kind::List, "The models to offer."),
 
     key("ollama.base_url", "OLLAMA_BASE_URL", "", Kind::Text, "Bare origin, such as `http://127.0.0.1:11434`."),
     key("ollama.health_url", "OLLAMA_HEALTH_URL", "", Kind::Text, "The URL whose 200 means that the server lives. Unset: its list of models."),
@@ -112,7 +112,7 @@ pub const KEYS: &[Key] = &[
     key("services.*.base_url", "X_BASE_URL", "", Kind::Text, "Where it is, ending in `/v1` as in the SDKs."),
     key("services.*.api_key", "X_API_KEY", "", Kind::Secret, "Its API key."),
     key("services.*.models", "X_MODELS", "[]", Kind::List, "The models to offer. Empty: what it lists itself."),
-    key("services.*.supports", "X_SUPPORTS", "", Kind::Features, "What it can do, where that is less than its protocol can carry: a list of completion, images, image_urls, tools, json_object, json_schema, logprobs, many_choices, seed, top_k, penalties, logit_bias, reasoning, stop, tool_choice, serial_tools, suffix, echo. Unset: all of it."),
+    key("services.*.supports", "X_SUPPORTS", "", Kind::Features, "What it can do, where that is less than its protocol can carry: a list of completion, images, image_urls, tools, json_object, json_schema, logprobs, many_choices, seed, top_k, penalties, logit_bias, reasoning, stop, tool_choice, serial_tools, suffix, echo, embed, dimensions, token_input. With embed and its like alone it embeds and does nothing else; beside others, the models whose names say so embed. Unset: all of it."),
     key("services.*.script", "", "", Kind::Any, "The script of a `fake` service."),
 
     key("transformers.enabled", "TRANSFORMERS_ENABLED", "true", Kind::Bool, "Whether there is an embedded model at all."),

@@ -166,7 +166,10 @@ fn served(spec: &BackendSpec, discovered: Option<&[UpstreamModel]>) -> Vec<Serve
             context_tokens: m.context_tokens,
             in_auto: spec.models.is_empty() && few,
         });
-    configured.chain(extra).filter(|s| s.can.intersects(Needs::CHAT | Needs::COMPLETION)).collect()
+    configured
+        .chain(extra)
+        .filter(|s| s.can.intersects(Needs::CHAT | Needs::COMPLETION | Needs::EMBED))
+        .collect()
 }
 
 fn defaults(all: &ParamSettings, target: Option<&TargetSettings>) -> ParamDefaults {
@@ -191,7 +194,7 @@ pub(super) fn follow_discovery(
     let (monitor, router) = (actors.monitor.clone(), actors.router.clone());
     crate::tasks::background("discovery", async move {
         while news.changed().await.is_ok() {
-            let drawn = blueprint.draw(&monitor.snapshot());
+            let mut drawn = blueprint.draw(&monitor.snapshot());
             let old = catalogue.load_full();
             drawn.take_over(&old);
             let specs = blueprint.arm_specs(&drawn);

@@ -62,6 +62,9 @@ const OLLAMA: Kind = Kind { capability: 0.6, cold_load: true };
 const FAKE: Kind = Kind { capability: 0.5, cold_load: false };
 const EMBEDDED: Kind = Kind { capability: 0.2, cold_load: true };
 
+/// What a service's model can do, by its name.
+type Abilities = Box<dyn Fn(&str) -> Needs + Send + Sync>;
+
 /// A configured backend.
 pub(super) struct BackendSpec {
     /// Its name.
@@ -70,7 +73,7 @@ pub(super) struct BackendSpec {
     pub models: Vec<String>,
     backend: Arc<dyn Backend>,
     /// What a model can do that the upstream does not describe.
-    can: Box<dyn Fn(&str) -> Needs + Send + Sync>,
+    can: Abilities,
     kind: Kind,
     breaker: BreakerConfig,
 }
@@ -180,13 +183,15 @@ fn named(
     client: &HttpClient,
 ) -> Result<BackendSpec, WiringError> {
     let id = ServiceName::from(name);
-    let mut can = service.needs().unwrap_or(Needs::all());
+    let all = service.needs().unwrap_or(Needs::all());
+    let mut can: Abilities = Box::new(move |_| all);
     let (backend, kind): (Arc<dyn Backend>, Kind) = match service.kind {
         ServiceKind::OpenAi => {
             let mut config = OpenAiConfig::new(id.clone(), service.base_url.clone());
             config.api_key.clone_from(&service.api_key);
             config.can = service.needs().unwrap_or(config.can);
-            can = config.can;
+            let named = config.clone();
+            can = Box::new(move |model| named.can_of(model));
             let key = format!("services.{name}.base_url");
             let backend = OpenAiBackend::new(config, client.clone()).map_err(|e| bad_url(&key, e))?;
             (Arc::new(backend), OPENAI)
@@ -200,7 +205,7 @@ fn named(
         }
     };
     let spec = spec(settings, id, backend, kind);
-    Ok(BackendSpec { models: service.models.clone(), can: Box::new(move |_| can), ..spec })
+    Ok(BackendSpec { models: service.models.clone(), can, ..spec })
 }
 
 fn bad_url(key: &str, source: BadBaseUrl) -> WiringError {

@@ -18,4 +18,4 @@ mod turn;
 mod tests;
 
 pub use handle::CacheHandle;
-pub use turn::{CacheTurn, CachedAnswer, Followed, Follower, LeadGuard};
+pub use turn::{CacheTurn, CachedAnswer, CachedBody, Followed, Follower, LeadGuard};

@@ -24,7 +24,15 @@ fn cache(threads: &ActorThreads) -> CacheHandle {
 
 fn answer(text: &str) -> Arc<CachedAnswer> {
     let answer = Answer { model: text.to_owned(), choices: Vec::new(), usage: None };
-    Arc::new(CachedAnswer { answer, arm: ArmId::new("s", "m"), degraded: false, bytes: 100 })
+    let body = CachedBody::Answer(answer);
+    Arc::new(CachedAnswer { body, arm: ArmId::new("s", "m"), degraded: false, bytes: 100 })
+}
+
+fn text(cached: &CachedAnswer) -> &str {
+    match &cached.body {
+        CachedBody::Answer(answer) => &answer.model,
+        other @ CachedBody::Embeddings(_) => panic!("{other:?} instead of an answer"),
+    }
 }
 
 async fn lead(cache: &CacheHandle) -> LeadGuard {
@@ -43,7 +51,7 @@ async fn join(cache: &CacheHandle) -> Follower {
 
 async fn hit(cache: &CacheHandle) -> String {
     match cache.begin(KEY).await {
-        CacheTurn::Hit(found) => found.answer.model.clone(),
+        CacheTurn::Hit(found) => text(&found).to_owned(),
         other => panic!("{other:?} instead of a hit"),
     }
 }
@@ -69,7 +77,7 @@ fn of_500_identical_requests_one_leads_and_all_are_answered() {
         assert_eq!((leads.len(), followers.len()), (1, 499));
         leads.remove(0).complete(Some(answer("a")));
         for followed in join_all(followers).await {
-            assert!(matches!(followed, Followed::Answer(found) if found.answer.model == "a"));
+            assert!(matches!(followed, Followed::Answer(found) if text(&found) == "a"));
         }
         assert_eq!(hit(&cache).await, "a");
         let stats = cache.stats();
@@ -98,7 +106,7 @@ fn a_leader_that_is_dropped_promotes_the_first_follower_that_is_still_there() {
         drop(leader);
         let Followed::Lead(next) = first.wait().await else { panic!("not promoted") };
         next.complete(Some(answer("b")));
-        assert!(matches!(second.wait().await, Followed::Answer(found) if found.answer.model == "b"));
+        assert!(matches!(second.wait().await, Followed::Answer(found) if text(&found) == "b"));
     });
 }
 
@@ -162,7 +170,7 @@ fn peeking_leads_nothing_and_joins_nothing() {
         // One who only looked is passed over.
         let Followed::Lead(next) = follower.wait().await else { panic!("not promoted") };
         next.complete(Some(answer("a")));
-        assert_eq!(cache.peek(&KEY).await.unwrap().answer.model, "a");
+        assert_eq!(text(&cache.peek(&KEY).await.unwrap()), "a");
     });
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use opossum_core::answer::Answer;
 use opossum_core::cache::{CacheKey, OwnerId};
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::ArmId;
 use tokio::sync::oneshot;
 
@@ -14,14 +15,23 @@ use super::messages::{Ended, LeadEnded};
 /// A finished answer, as it is kept and shared.
 #[derive(Clone, Debug)]
 pub struct CachedAnswer {
-    /// The answer.
-    pub answer: Answer,
+    /// What was answered.
+    pub body: CachedBody,
     /// Who gave it.
     pub arm: ArmId,
     /// Whether something better had been asked for. Such an answer is shared, but not kept.
     pub degraded: bool,
     /// Memory it takes, in bytes.
     pub bytes: usize,
+}
+
+/// What is kept, by the kind of request. The key tells the kinds apart.
+#[derive(Clone, Debug)]
+pub enum CachedBody {
+    /// Of a chat or completion.
+    Answer(Answer),
+    /// Of inputs embedded.
+    Embeddings(Arc<Embeddings>),
 }
 
 /// Whose turn it is.

@@ -13,8 +13,10 @@
 //!   take it.
 //! - A key that is twice in one object is a 400 `invalid_json`: two readers of one body must not see two
 //!   different requests. (Inside schemas, which are passed on as text, keys are not compared.)
+//! - Inputs to embed are all texts or all token ids; an empty one is refused, as OpenAI does.
 //! - Up to 16 stop strings and 16 choices are taken, where OpenAI takes 4 and 128.
 
+mod embedding;
 pub(crate) mod fault;
 mod image;
 mod message;
@@ -28,6 +30,7 @@ pub(crate) mod wire;
 use opossum_core::request::{GenerateRequest, Prompt};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
+pub use self::embedding::{DecodedEmbedding, VectorFormat, decode_embedding};
 use self::fault::{Checked, Fault};
 use self::message::Messages;
 use self::params::{LogitBias, Sampling, Stop, StreamOptions};
@@ -254,14 +257,20 @@ fn finish(
     if options.is_some() && !stream {
         return Err(Fault::invalid("it may only be there when 'stream' is true.").under("stream_options"));
     }
-    let user = user.get("user")?;
-    if user.as_ref().is_some_and(|user| user.chars().count() > MAX_LABEL) {
-        return Err(Fault::invalid(format!("it may have at most {MAX_LABEL} characters.")).under("user"));
-    }
-    request.user = user;
+    request.user = label(user, "user")?;
     request.stream = stream;
     let include_usage = options.is_some_and(|options| options.include_usage);
     Ok(Decoded { request, model, stream, include_usage })
+}
+
+/// A label of the caller's own choice.
+fn label(field: Field<String>, name: &str) -> Checked<Option<String>> {
+    match field.get(name)? {
+        Some(label) if label.chars().count() > MAX_LABEL => {
+            Err(Fault::invalid(format!("it may have at most {MAX_LABEL} characters.")).under(name))
+        }
+        label => Ok(label),
+    }
 }
 
 fn model(field: Field<String>) -> Checked<String> {
@@ -350,11 +359,12 @@ impl<'de, B: WireObject<'de>> Visitor<'de> for Whole<'_, B> {
 /// For each documented object: its name, the keys that are read, and those among them that are only read to be
 /// refused by name.
 #[cfg(test)]
-pub(crate) fn keys() -> [(&'static str, &'static [&'static str], &'static [&'static str]); 5] {
+pub(crate) fn keys() -> [(&'static str, &'static [&'static str], &'static [&'static str]); 6] {
     let refused = &["audio", "function_call", "functions", "prediction", "verbosity", "web_search_options"];
     [
         ("ChatRequest", ChatBody::KEYS, refused),
         ("CompletionRequest", CompletionBody::KEYS, &[]),
+        ("EmbeddingRequest", embedding::EmbeddingBody::KEYS, &[]),
         ("ChatMessage", message::MessageBody::KEYS, &["audio", "function_call"]),
         ("ContentPart", message::PartBody::KEYS, &["file", "input_audio"]),
         ("StreamOptions", params::StreamOptionsBody::KEYS, &[]),

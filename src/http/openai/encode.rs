@@ -1,7 +1,8 @@
 //! Answers of the OpenAI dialect, written straight into bytes in one pass.
 //!
-//! Whole answers are here, streams in [`StreamEncoder`].
+//! Whole answers are here, streams in [`StreamEncoder`], vectors in [`write_embeddings`].
 
+mod embeddings;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ use opossum_core::answer::{Answer, Choice, Usage};
 use opossum_core::request::ToolCall;
 use serde_json::value::RawValue;
 
+pub use self::embeddings::write_embeddings;
 pub use self::stream::{KEEP_ALIVE, StreamEncoder};
 
 /// What every body and frame of one answer begins with.

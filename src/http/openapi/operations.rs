@@ -44,9 +44,10 @@ const REQUEST_HEADERS: [HeaderRow; 4] = [
 ];
 
 pub(super) fn paths() -> Paths {
-    let routes: [(&str, HttpMethod, OperationBuilder); 9] = [
+    let routes: [(&str, HttpMethod, OperationBuilder); 10] = [
         ("/v1/chat/completions", HttpMethod::Post, chat()),
         ("/v1/completions", HttpMethod::Post, completions()),
+        ("/v1/embeddings", HttpMethod::Post, embeddings()),
         ("/v1/models", HttpMethod::Get, models()),
         ("/v1/models/{id}", HttpMethod::Get, model()),
         ("/health", HttpMethod::Get, health()),
@@ -71,6 +72,13 @@ fn completions() -> OperationBuilder {
     inference("createCompletion", "Go on from a text", "CompletionRequest", "Completion", "Completion")
 }
 
+fn embeddings() -> OperationBuilder {
+    let answered = ResponseBuilder::new()
+        .description("The vectors, in the order of the inputs.")
+        .content(JSON, content("EmbeddingList"));
+    asking("createEmbedding", "Turn inputs into vectors", "EmbeddingRequest", answered)
+}
+
 fn inference(id: &str, summary: &str, request: &str, whole: &str, frame: &str) -> OperationBuilder {
     let answered = ResponseBuilder::new()
         .description(
@@ -79,6 +87,11 @@ fn inference(id: &str, summary: &str, request: &str, whole: &str, frame: &str) -
         )
         .content(JSON, content(whole))
         .content(EVENTS, frames(frame));
+    asking(id, summary, request, answered)
+}
+
+/// A route that asks models, with the headers and errors that all of these have.
+fn asking(id: &str, summary: &str, request: &str, answered: ResponseBuilder) -> OperationBuilder {
     let answered = ANSWER_HEADERS.iter().fold(answered, |response, row| response.header(row.0, header(row)));
     let operation = described("inference", id, summary)
         .request_body(Some(body(request)))

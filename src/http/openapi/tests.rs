@@ -7,14 +7,17 @@ mod validate;
 use std::collections::BTreeSet;
 
 use opossum_core::answer::{Answer, Choice, FinishReason, StreamEvent, Usage};
+use opossum_core::embed::Embeddings;
 use opossum_core::request::ToolCall;
 use serde_json::{Value, json};
 
 use self::validate::validate;
 use super::*;
 use crate::http::error::{ApiError, Code};
-use crate::http::openai::decode::{decode_chat, decode_completion, keys};
-use crate::http::openai::encode::{Head, Kind, StreamEncoder, write_chat, write_completion};
+use crate::http::openai::decode::{VectorFormat, decode_chat, decode_completion, decode_embedding, keys};
+use crate::http::openai::encode::{
+    Head, Kind, StreamEncoder, write_chat, write_completion, write_embeddings,
+};
 
 fn parsed() -> Value {
     serde_json::from_str(document()).unwrap()
@@ -68,6 +71,7 @@ fn every_route_is_there_with_an_id_of_its_own_and_an_answer() {
         "/openapi.json",
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/embeddings",
         "/v1/models",
         "/v1/models/{id}",
     ];
@@ -89,13 +93,14 @@ fn every_route_is_there_with_an_id_of_its_own_and_an_answer() {
 #[test]
 fn an_answer_is_documented_with_its_headers_streams_and_errors() {
     let document = parsed();
-    for path in ["/v1/chat/completions", "/v1/completions"] {
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"] {
         let responses = &document["paths"][path]["post"]["responses"];
         let answered = &responses["200"];
         for (name, ..) in operations::ANSWER_HEADERS {
             assert!(answered["headers"].get(name).is_some(), "{name}");
         }
-        assert!(answered["content"].get("text/event-stream").is_some());
+        let streams = answered["content"].get("text/event-stream").is_some();
+        assert_eq!(streams, path != "/v1/embeddings");
         for code in Code::ALL.iter().filter(|code| !matches!(code.status(), 499)) {
             let response = &responses[code.status().to_string()];
             assert!(
@@ -130,7 +135,8 @@ fn the_documented_fields_are_the_fields_that_are_read() {
         assert_eq!(undocumented, refused, "{name}");
         assert!(documented.is_subset(&read), "{name}");
     }
-    for name in ["ChatRequest", "CompletionRequest", "ChatMessage", "ContentPart", "Tool"] {
+    for name in ["ChatRequest", "CompletionRequest", "EmbeddingRequest", "ChatMessage", "ContentPart", "Tool"]
+    {
         assert_eq!(schema(name)["additionalProperties"], json!(false), "{name}");
     }
 }
@@ -142,6 +148,7 @@ type Decode = fn(&[u8]) -> Result<(), ApiError>;
 fn the_documented_bounds_are_the_bounds_that_hold() {
     let chat: Decode = |body| decode_chat(body).map(drop);
     let completion: Decode = |body| decode_completion(body).map(drop);
+    let embedding: Decode = |body| decode_embedding(body).map(drop);
     let mut bounds = 0;
     for (name, base, decode) in [
         (
@@ -150,6 +157,7 @@ fn the_documented_bounds_are_the_bounds_that_hold() {
             chat,
         ),
         ("CompletionRequest", json!({"model": "a", "prompt": "a"}), completion),
+        ("EmbeddingRequest", json!({"model": "a", "input": "a"}), embedding),
     ] {
         for (field, property) in schema(name)["properties"].as_object().unwrap() {
             for (bound, outwards, inside) in
@@ -168,7 +176,7 @@ fn the_documented_bounds_are_the_bounds_that_hold() {
             }
         }
     }
-    assert!(bounds >= 28, "{bounds}");
+    assert!(bounds >= 30, "{bounds}");
 }
 
 fn answer() -> Answer {
@@ -199,6 +207,26 @@ fn whole_answers_are_as_documented() {
         out.clear();
         write_completion(&answer, &HEAD, &mut out);
         conforms("Completion", &serde_json::from_slice(&out).unwrap());
+    }
+}
+
+#[test]
+fn embedding_requests_and_answers_are_as_documented() {
+    for input in [json!("a"), json!(["a", "b"]), json!([1, 2]), json!([[1], [2, 3]])] {
+        let body = json!({"model": "a", "input": input, "encoding_format": "base64", "dimensions": 2});
+        conforms("EmbeddingRequest", &body);
+        decode_embedding(body.to_string().as_bytes()).unwrap();
+    }
+    let mut found = Embeddings::with_capacity("m", 2, 2);
+    found.push([0.5, 1.0]).unwrap();
+    found.push([-1.0, 1e-9]).unwrap();
+    for usage in [None, Some(Usage { prompt: 3, ..Usage::default() })] {
+        found.usage = usage;
+        for format in [VectorFormat::Float, VectorFormat::Base64] {
+            let mut out = Vec::new();
+            write_embeddings(&found, "m", format, &mut out);
+            conforms("EmbeddingList", &serde_json::from_slice(&out).unwrap());
+        }
     }
 }
 

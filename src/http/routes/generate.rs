@@ -8,7 +8,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderVal
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 
-use super::{App, Made, answer};
+use super::{App, Made, answer, answer_head, in_field};
 use crate::http::body::{BodyLimits, read_json};
 use crate::http::context;
 use crate::http::error::{ApiError, Code};
@@ -16,7 +16,7 @@ use crate::http::exchange::Exchange;
 use crate::http::openai::decode::{self, Decoded};
 use crate::http::openai::encode::{Head, Kind, StreamEncoder, write_chat, write_completion};
 use crate::http::request_id;
-use crate::service::{AnswerMeta, Served, ServedBody};
+use crate::service::{Served, ServedBody};
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(req: HttpRequest, payload: web::Payload, app: web::Data<App>) -> HttpResponse {
@@ -53,7 +53,11 @@ async fn generate(
         drop(body);
         let Decoded { request, model, include_usage, .. } = decoded;
         let request_id = Arc::clone(&context.request_id);
-        let served = app.service.generate(context, request, &model).await?;
+        let served = app.service.generate(context, request, &model).await;
+        let served = served.map_err(|error| match kind {
+            Kind::Chat => error.into(),
+            Kind::Completion => in_field(error, "prompt"),
+        })?;
         Ok(encode(served, kind, include_usage, &request_id))
     };
     answer(exchange, work).await
@@ -78,7 +82,7 @@ fn encode(served: Served, kind: Kind, include_usage: bool, request_id: &Arc<str>
     });
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut response = HttpResponseBuilder::new(StatusCode::OK);
-    head(&mut response, &served.meta, request_id);
+    answer_head(&mut response, &served.meta, request_id);
     match served.body {
         ServedBody::Whole(answer) => {
             let mut out = Vec::with_capacity(1024);
@@ -106,62 +110,9 @@ fn encode(served: Served, kind: Kind, include_usage: bool, request_id: &Arc<str>
     }
 }
 
-/// The headers of every answer.
-fn head(response: &mut HttpResponseBuilder, meta: &AnswerMeta, request_id: &str) {
-    let mut put = |name: &'static str, value: &str| {
-        // Names of services and models come from the configuration or an upstream; one that cannot stand in a
-        // header is left out rather than failing the answer.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            response.insert_header((HeaderName::from_static(name), value));
-        }
-    };
-    put(request_id::HEADER, request_id);
-    put("x-opossum-backend", meta.arm.id.service.as_str());
-    put("x-opossum-model", meta.arm.id.model.as_str());
-    put("x-opossum-attempts", itoa(meta.attempts, &mut [0; 10]));
-    put("x-opossum-cache", meta.cache.as_str());
-    if meta.degraded {
-        put("x-opossum-degraded", "true");
-    }
-    put("server-timing", &server_timing(meta));
-}
-
-fn server_timing(meta: &AnswerMeta) -> String {
-    let ms = |d: std::time::Duration| d.as_secs_f64() * 1000.0;
-    let t = &meta.timing;
-    format!(
-        "queue;dur={:.2}, cache;dur={:.2}, route;dur={:.3}, upstream;dur={:.2}",
-        ms(t.queue),
-        ms(t.cache),
-        ms(t.route),
-        ms(t.upstream)
-    )
-}
-
-/// A number as text, without an allocation.
-fn itoa(mut number: u32, digits: &mut [u8; 10]) -> &str {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&digits[at..]).unwrap_or("0")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_written_whole() {
-        for n in [0, 7, 10, 4_294_967_295] {
-            assert_eq!(itoa(n, &mut [0; 10]), n.to_string());
-        }
-    }
 
     #[test]
     fn a_large_body_needs_an_image() {

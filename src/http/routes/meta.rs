@@ -29,6 +29,7 @@ pub(super) async fn index(app: web::Data<App>) -> HttpResponse {
         "name": "Opossum Search",
         "version": app.version,
         "chat": "/v1/chat/completions",
+        "embeddings": "/v1/embeddings",
         "models": "/v1/models",
         "health": "/health",
         "metrics": "/metrics",

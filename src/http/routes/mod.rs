@@ -1,6 +1,8 @@
 //! Routes, and what they share.
 
+mod embed;
 mod generate;
+mod head;
 mod health;
 mod meta;
 mod models;
@@ -12,18 +14,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::guard;
+use actix_web::http::header::HeaderValue;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route};
 use futures::FutureExt;
 use opossum_actors::Registry;
 
+use self::head::answer_head;
 use super::body::BodyLimits;
 use super::error::{ApiError, Code};
 use super::exchange::Exchange;
 use super::openai::encode::StreamEncoder;
 use super::request_id;
 use super::stream::SseBody;
-use crate::service::{AnswerStream, Service};
+use crate::service::{AnswerStream, PipelineError, Service};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EndpointMetrics;
 
@@ -48,6 +52,7 @@ pub struct App {
 struct Series {
     chat: EndpointMetrics,
     completions: EndpointMetrics,
+    embeddings: EndpointMetrics,
     models: EndpointMetrics,
     model: EndpointMetrics,
     other: EndpointMetrics,
@@ -59,6 +64,7 @@ impl App {
         let series = Series {
             chat: metrics.endpoint("POST", "/v1/chat/completions"),
             completions: metrics.endpoint("POST", "/v1/completions"),
+            embeddings: metrics.endpoint("POST", "/v1/embeddings"),
             models: metrics.endpoint("GET", "/v1/models"),
             model: metrics.endpoint("GET", "/v1/models/{id}"),
             other: metrics.endpoint("other", "other"),
@@ -92,6 +98,11 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(
             web::resource("/v1/completions")
                 .route(web::post().to(generate::completions))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/v1/embeddings")
+                .route(web::post().to(embed::embeddings))
                 .default_service(only("POST")),
         )
         .service(web::resource("/v1/models").route(reading().to(models::list)).default_service(only("GET")))
@@ -128,7 +139,7 @@ fn only(method: &'static str) -> Route {
     web::to(move |req: HttpRequest| async move {
         let error = ApiError::new(Code::MethodNotAllowed, format!("this route takes {method} only"));
         let mut response = error.response(&request_id::of(&req));
-        let allow = actix_web::http::header::HeaderValue::from_static(method);
+        let allow = HeaderValue::from_static(method);
         response.headers_mut().insert(actix_web::http::header::ALLOW, allow);
         response
     })
@@ -140,6 +151,13 @@ async fn not_found(req: HttpRequest, app: web::Data<App>) -> HttpResponse {
     let error = ApiError::new(Code::NotFound, "there is no such route");
     exchange.end(error.status(), Some(error.code().as_str()));
     error.response(&id)
+}
+
+/// The path's error, of a request whose content is in this field: the path does not know its name.
+fn in_field(error: PipelineError, field: &'static str) -> ApiError {
+    let too_long = error == PipelineError::ContextLength;
+    let error = ApiError::from(error);
+    if too_long { error.with_param(field) } else { error }
 }
 
 /// What a handler made: all of it, or the beginning of a stream.

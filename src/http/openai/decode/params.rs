@@ -66,7 +66,7 @@ fn float(field: Field<f64>, name: &str, range: RangeInclusive<f64>) -> Checked<O
     }
 }
 
-fn integer<T: TryFrom<i128>>(
+pub(super) fn integer<T: TryFrom<i128>>(
     field: Field<i128>,
     name: &str,
     range: RangeInclusive<i128>,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad;
+mod embedding;
 mod good;
 mod images;
 mod properties;

@@ -52,6 +52,42 @@ impl PartialSchema for CompletionPrompt {
 
 impl ToSchema for CompletionPrompt {}
 
+/// What is to be embedded: a string, strings, the token ids of one input, or of several.
+#[derive(Debug)]
+pub struct EmbeddingInput;
+
+impl PartialSchema for EmbeddingInput {
+    fn schema() -> RefOr<Schema> {
+        let several = |items: RefOr<Schema>| ArrayBuilder::new().items(items).min_items(Some(1));
+        let id = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX));
+        let ids = || several(id().into()).max_items(Some(131_072));
+        let filled = || text().min_length(Some(1));
+        OneOfBuilder::new()
+            .item(filled())
+            .item(several(filled().into()).max_items(Some(2048)))
+            .item(ids())
+            .item(several(ids().into()).max_items(Some(2048)))
+            .description(Some("A text, several texts, the token ids of one text, or of several."))
+            .into()
+    }
+}
+
+impl ToSchema for EmbeddingInput {}
+
+/// A vector, as numbers or as base64.
+#[derive(Debug)]
+pub struct EmbeddingVector;
+
+impl PartialSchema for EmbeddingVector {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Number);
+        let numbers = ArrayBuilder::new().items(number).min_items(Some(1));
+        either(text(), numbers, "Numbers, or base64 of little-endian 32-bit floats.")
+    }
+}
+
+impl ToSchema for EmbeddingVector {}
+
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }

@@ -2,7 +2,7 @@
 
 use utoipa::ToSchema;
 
-use super::either::{CompletionPrompt, MessageContent, Stop};
+use super::either::{CompletionPrompt, EmbeddingInput, MessageContent, Stop};
 
 /// The body of a chat request. A field that no candidate can honour is a 400 that names it.
 #[derive(Debug, ToSchema)]
@@ -414,4 +414,32 @@ pub struct CompletionRequest {
     /// The caller's own label of its end user; passed on to backends that take it.
     #[schema(max_length = 256)]
     pub user: Option<String>,
+}
+
+/// The body of an embedding request.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingRequest {
+    /// `auto`, an alias, or `service/model`. `auto` is one embedding model for as long as the service runs.
+    #[schema(min_length = 1, max_length = 256, examples("auto"))]
+    pub model: String,
+    /// What is to be embedded.
+    pub input: EmbeddingInput,
+    /// How vectors are written: as numbers, or as base64 of little-endian 32-bit floats.
+    pub encoding_format: Option<EncodingFormat>,
+    /// The length that vectors are to have, for models that can shorten theirs.
+    #[schema(minimum = 1, maximum = 65536)]
+    pub dimensions: Option<i64>,
+    /// The caller's own label of its end user; passed on to backends that take it.
+    #[schema(max_length = 256)]
+    pub user: Option<String>,
+}
+
+/// How vectors are written.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum EncodingFormat {
+    Float,
+    Base64,
 }

@@ -2,6 +2,7 @@
 
 use utoipa::ToSchema;
 
+use super::either::EmbeddingVector;
 use super::request::{CalledFunction, ExtraContent, ToolType};
 
 /// A whole chat answer.
@@ -217,4 +218,41 @@ pub struct CompletionChoice {
     /// Why it ended; null in a stream until then.
     #[schema(required = true)]
     pub finish_reason: Option<FinishReason>,
+}
+
+/// Vectors of inputs.
+#[derive(Debug, ToSchema)]
+pub struct EmbeddingList {
+    /// Always `list`.
+    #[schema(pattern = "^list$")]
+    pub object: String,
+    /// One for each input, in the same order.
+    #[schema(min_items = 1)]
+    pub data: Vec<Embedding>,
+    /// The model that made them. Vectors of different models cannot be compared.
+    pub model: String,
+    /// Tokens used; left out where the backend does not say.
+    #[schema(required = false)]
+    pub usage: Option<EmbeddingUsage>,
+}
+
+/// The vector of one input.
+#[derive(Debug, ToSchema)]
+pub struct Embedding {
+    /// Always `embedding`.
+    #[schema(pattern = "^embedding$")]
+    pub object: String,
+    /// The input's place, from 0.
+    pub index: u64,
+    /// The vector.
+    pub embedding: EmbeddingVector,
+}
+
+/// Tokens that inputs took.
+#[derive(Debug, ToSchema)]
+pub struct EmbeddingUsage {
+    /// Of the inputs.
+    pub prompt_tokens: u64,
+    /// The same: nothing is generated.
+    pub total_tokens: u64,
 }
