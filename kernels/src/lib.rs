@@ -11,7 +11,9 @@
 //! Matrices are row-major. Activations are `f32`, `[tokens, width]`.
 
 pub mod isa;
+pub mod matrix;
 pub mod pool;
 
 pub use isa::Isa;
+pub use matrix::{Matrix, matmul};
 pub use pool::Pool;

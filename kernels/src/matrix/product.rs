@@ -1,0 +1,143 @@
+//! Sharing the product of activations and matrices between threads.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::activations::{self, Activations};
+use super::format::TILE;
+use super::{Matrix, portable};
+use crate::Pool;
+
+thread_local! {
+    /// The quantized activations of the last call, kept so that a call allocates nothing.
+    static SCRATCH: Cell<Activations> = Cell::default();
+}
+
+/// Tokens that are multiplied with a tile while it is unpacked.
+const TOKENS: usize = 16;
+
+/// Bytes of weights below which a task is not worth handing to a thread.
+const TASK_BYTES: usize = 16 << 10;
+
+/// Tasks for each thread, so that one which was held up takes fewer.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Multiplies activations `[tokens, inputs]` with matrices that share them: each output is `[tokens, outputs]`.
+///
+/// # Panics
+/// When the lengths of the slices are not those of the matrices.
+pub fn matmul(pool: &Pool, x: &[f32], tokens: usize, outs: &mut [(&Matrix, &mut [f32])]) {
+    for (matrix, out) in outs.iter() {
+        assert_eq!(x.len(), tokens * matrix.inputs, "activations are [tokens, inputs]");
+        assert_eq!(out.len(), tokens * matrix.outputs, "an output is [tokens, outputs]");
+    }
+    let Some((first, _)) = outs.first() else { return };
+    if tokens == 0 {
+        return;
+    }
+    let mut quantized = SCRATCH.take();
+    if outs.iter().any(|(matrix, _)| activations::wanted(matrix.format)) {
+        quantized.quantize(pool, x, first.inputs);
+    }
+    run(pool, &Input { x, quantized: &quantized, tokens }, outs);
+    SCRATCH.set(quantized);
+}
+
+/// What all matrices are multiplied with.
+struct Input<'a> {
+    x: &'a [f32],
+    quantized: &'a Activations,
+    tokens: usize,
+}
+
+/// Splits the tiles of all matrices into tasks of about the same size.
+fn run(pool: &Pool, input: &Input<'_>, outs: &mut [(&Matrix, &mut [f32])]) {
+    let bytes: usize = outs.iter().map(|(matrix, _)| matrix.bytes()).sum();
+    let share = (bytes / (pool.threads() * TASKS_PER_THREAD)).max(TASK_BYTES);
+    let tiles_per_task = |matrix: &Matrix| (share / matrix.tile_bytes()).max(1);
+    let tasks_of = |matrix: &Matrix| matrix.tiles().div_ceil(tiles_per_task(matrix));
+    let tasks = outs.iter().map(|(matrix, _)| tasks_of(matrix)).sum();
+    let outs = Outputs::new(outs);
+    pool.run(tasks, &|task| {
+        let mut task = task;
+        for (index, matrix) in outs.matrices() {
+            let count = tasks_of(matrix);
+            if task < count {
+                let per_task = tiles_per_task(matrix);
+                let tiles = task * per_task..((task + 1) * per_task).min(matrix.tiles());
+                // SAFETY: every tile of an output belongs to exactly one task.
+                multiply(matrix, input, tiles, &|token, tile, sums| unsafe {
+                    outs.store(index, token, tile, sums);
+                });
+                return;
+            }
+            task -= count;
+        }
+    });
+}
+
+/// Takes the sums of one token and one tile.
+type Store<'a> = &'a dyn Fn(usize, usize, &portable::Sums);
+
+/// Multiplies some tiles of a matrix with all tokens. Tokens are the outer loop: their activations stay in the first
+/// cache while the tiles stream by.
+fn multiply(matrix: &Matrix, input: &Input<'_>, tiles: Range<usize>, store: Store<'_>) {
+    let mut sums = [[0.0; TILE]; TOKENS];
+    for first in (0..input.tokens).step_by(TOKENS) {
+        let sums = &mut sums[..TOKENS.min(input.tokens - first)];
+        for tile in tiles.clone() {
+            match matrix.format.layout() {
+                Some(layout) => portable::quantized(matrix, layout, tile, input.quantized, first, sums),
+                None => portable::dense(matrix, tile, input.x, first, sums),
+            }
+            for (token, sums) in sums.iter().enumerate() {
+                store(first + token, tile, sums);
+            }
+        }
+    }
+}
+
+/// The outputs of a product, which tasks fill at the same time: each its own tiles.
+struct Outputs<'s, 'a, 'b> {
+    outs: *const (&'a Matrix, &'b mut [f32]),
+    count: usize,
+    exclusive: PhantomData<&'s mut [f32]>,
+}
+
+// SAFETY: matrices are only read; `store` says why its writes do not meet.
+unsafe impl Sync for Outputs<'_, '_, '_> {}
+
+impl<'s, 'a, 'b> Outputs<'s, 'a, 'b> {
+    fn new(outs: &'s mut [(&'a Matrix, &'b mut [f32])]) -> Self {
+        Self { outs: outs.as_mut_ptr(), count: outs.len(), exclusive: PhantomData }
+    }
+
+    fn matrix(&self, index: usize) -> &'a Matrix {
+        assert!(index < self.count, "an output of this product");
+        // SAFETY: `outs` points to `count` pairs that outlive `self`; nobody writes the pairs themselves.
+        unsafe { (*self.outs.add(index)).0 }
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = (usize, &'a Matrix)> {
+        (0..self.count).map(|index| (index, self.matrix(index)))
+    }
+
+    /// Writes what belongs to a token and a tile, leaving out the rows that only fill the last tile up.
+    ///
+    /// # Safety
+    /// No other thread stores the same token and tile of this output, and `token` is below the product's tokens.
+    unsafe fn store(&self, index: usize, token: usize, tile: usize, sums: &portable::Sums) {
+        let outputs = self.matrix(index).outputs;
+        let rows = TILE.min(outputs - tile * TILE);
+        // SAFETY: `matrix` has checked the index. The slice's pointer is read without borrowing the slice, and a
+        // unique reference has the layout of a pointer.
+        let out: *mut [f32] = unsafe { (&raw const (*self.outs.add(index)).1).cast::<*mut [f32]>().read() };
+        // SAFETY: `matmul` has checked that the output holds `tokens * outputs` numbers; the caller is the only one
+        // that touches these.
+        unsafe {
+            let to = out.cast::<f32>().add(token * outputs + tile * TILE);
+            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, rows);
+        }
+    }
+}
