@@ -34,23 +34,33 @@ fn list(dir: &Path) -> Outcome {
     term::line(&row("NAME", "SIZE", "STATE", "LICENCE", "FILE"))?;
     for entry in models::catalogue() {
         let found = here.iter().find(|model| model.name == entry.name);
-        let state = if found.is_some() { "installed" } else { "not pulled" };
-        let file = dir.join(entry.file);
-        let size = HumanBytes(found.map_or(entry.bytes, |model| model.bytes)).to_string();
+        let state = match found {
+            Some(_) if entry.is_in(dir) => "installed",
+            Some(_) => "incomplete",
+            None => "not pulled",
+        };
+        let file = dir.join(entry.place);
+        let size = HumanBytes(found.map_or_else(|| entry.bytes(), |model| model.bytes)).to_string();
         term::line(&row(entry.name, &size, state, entry.licence, &file.to_string_lossy()))?;
     }
     for model in here.iter().filter(|model| model.entry.is_none()) {
         let size = HumanBytes(model.bytes).to_string();
         term::line(&row(&model.name, &size, "installed", "-", &model.path.to_string_lossy()))?;
     }
+    for (name, terms) in models::catalogue().iter().filter_map(|entry| Some((entry.name, entry.terms?))) {
+        term::line(&format!("{name} is given under terms of use: {terms}"))?;
+    }
     Ok(())
 }
 
 fn row(name: &str, size: &str, state: &str, licence: &str, file: &str) -> String {
-    format!("{name:<28} {size:>12}  {state:<10}  {licence:<12} {file}")
+    format!("{name:<28} {size:>12}  {state:<10}  {licence:<16} {file}")
 }
 
 fn pull(name: &str, dir: &Path) -> Outcome {
+    if let Some(terms) = models::find(name).and_then(|entry| entry.terms) {
+        term::note(&format!("{name} is given under terms of use: {terms}"));
+    }
     let mut meter = Meter::new(name);
     let pulled = block_on(async {
         let pulled = models::pull(name, dir, &mut |progress| meter.show(progress)).await;
@@ -64,10 +74,10 @@ fn verify(path: &str, dir: &Path) -> Outcome {
     let model = models::verify(path, dir).map_err(|error| Failure::Failed(format!("refused: {error}")))?;
     let known = model.entry.map_or("not of the catalogue", |entry| entry.name);
     term::line(&format!(
-        "good: {} ({known}, {}, {} tensors, sha256 {})",
+        "good: {} ({known}, {}{}, sha256 {})",
         model.path.display(),
         HumanBytes(model.bytes),
-        model.tensors,
+        model.tensors.map_or_else(String::new, |tensors| format!(", {tensors} tensors")),
         model.sha256
     ))
 }

@@ -55,7 +55,7 @@ fn model_name(model: &str) -> ModelName {
 /// There is no such file; with what to do about it.
 pub fn engine_config(transformers: &TransformersSettings, model: &str) -> Result<EngineConfig, String> {
     let mut config = EngineConfig::new(file_of(model, &transformers.model_dir)?);
-    config.model_sha256 = models::find(model).map(|entry| entry.sha256.to_owned());
+    config.model_sha256 = models::find(model).and_then(|entry| entry.sha256()).map(str::to_owned);
     config.device = match transformers.device {
         DeviceSetting::Auto => DeviceChoice::Auto,
         DeviceSetting::Cpu => DeviceChoice::Cpu,

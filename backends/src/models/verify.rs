@@ -1,4 +1,4 @@
-//! Whether a model file is sound.
+//! Whether a model is sound: a GGUF file, or a folder of a model in the catalogue.
 //!
 //! It blocks on the disk and reads the whole file.
 
@@ -9,26 +9,26 @@ use opossum_inference::gguf::GgufFile;
 
 use super::catalogue::{CatalogueEntry, catalogue};
 use super::error::StoreError;
-use super::store::{entry_of, installed};
+use super::store::{WEIGHTS, entry_of, installed};
 use super::unpack;
 
-/// A model file found sound.
+/// A model found sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedModel {
-    /// The file.
+    /// The file or folder.
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Its SHA-256, lower-case hexadecimal.
+    /// The SHA-256 of its weights, lower-case hexadecimal.
     pub sha256: String,
-    /// Number of tensors.
-    pub tensors: usize,
+    /// Number of tensors, of a GGUF file.
+    pub tensors: Option<usize>,
     /// The catalogue's entry whose bytes these are, if any.
     pub entry: Option<&'static CatalogueEntry>,
 }
 
-/// Checks a model file, given by path or by a name in the folder: its structure must be sound, and a file
-/// that bears a catalogue model's name must have that model's hash.
+/// Checks a model, given by path or by a name in the folder: its structure must be sound, and one that is kept
+/// where a model of the catalogue belongs must have that model's hashes.
 ///
 /// # Errors
 /// Why it is refused.
@@ -36,23 +36,54 @@ pub fn verify(path_or_name: &str, dir: &Path) -> Result<VerifiedModel, StoreErro
     let given = Path::new(path_or_name);
     let path = match installed(path_or_name, dir) {
         Some(path) => path,
-        None if given.is_file() => given.to_owned(),
+        None if given.is_file() || given.join(WEIGHTS).is_file() => given.to_owned(),
         None => return Err(StoreError::NotFound(path_or_name.to_owned())),
     };
-    let file = GgufFile::open(&path).map_err(|source| StoreError::Invalid { path: path.clone(), source })?;
-    let sha256 = unpack::sha256_of(&path, &AtomicU64::new(0)).map_err(StoreError::disk(&path))?;
-    if let Some(entry) = entry_of(&path)
-        && entry.sha256 != sha256
-    {
-        return Err(StoreError::Hash { path, expected: entry.sha256, found: sha256 });
+    if path.is_dir() { folder(&path) } else { file(&path) }
+}
+
+fn file(path: &Path) -> Result<VerifiedModel, StoreError> {
+    let invalid = |source| StoreError::Invalid { path: path.to_owned(), source };
+    let file = GgufFile::open(path).map_err(invalid)?;
+    let (bytes, tensors) = (file.len_bytes() as u64, Some(file.header().tensors.len()));
+    let sha256 = hash_of(path)?;
+    match entry_of(path).map(|entry| entry.files[0].sha256) {
+        Some(expected) if expected != sha256 => {
+            Err(StoreError::Hash { path: path.to_owned(), expected, found: sha256 })
+        }
+        _ => {
+            let entry = entry_by_hash(&sha256);
+            Ok(VerifiedModel { path: path.to_owned(), bytes, sha256, tensors, entry })
+        }
     }
-    Ok(VerifiedModel {
-        bytes: file.len_bytes() as u64,
-        tensors: file.header().tensors.len(),
-        entry: catalogue().iter().find(|entry| entry.sha256 == sha256),
-        path,
-        sha256,
-    })
+}
+
+fn folder(path: &Path) -> Result<VerifiedModel, StoreError> {
+    let sha256 = hash_of(&path.join(WEIGHTS))?;
+    let entry = entry_of(path).or_else(|| entry_by_hash(&sha256));
+    let known = entry.ok_or_else(|| StoreError::Unknown(path.to_owned()))?;
+    check_hashes(known, path)?;
+    Ok(VerifiedModel { path: path.to_owned(), bytes: known.bytes(), sha256, tensors: None, entry })
+}
+
+fn entry_by_hash(sha256: &str) -> Option<&'static CatalogueEntry> {
+    catalogue().iter().find(|entry| entry.files.iter().any(|file| file.sha256 == sha256))
+}
+
+/// Every file of an entry must have its hash in the folder.
+fn check_hashes(entry: &CatalogueEntry, folder: &Path) -> Result<(), StoreError> {
+    for file in entry.files {
+        let path = folder.join(file.name.rsplit('/').next().unwrap_or_default());
+        let found = hash_of(&path)?;
+        if found != file.sha256 {
+            return Err(StoreError::Hash { path, expected: file.sha256, found });
+        }
+    }
+    Ok(())
+}
+
+fn hash_of(path: &Path) -> Result<String, StoreError> {
+    unpack::sha256_of(path, &AtomicU64::new(0)).map_err(StoreError::disk(path))
 }
 
 #[cfg(test)]
@@ -70,14 +101,14 @@ mod tests {
         let path = model.path().to_str().unwrap();
         let verified = verify(path, Path::new("elsewhere")).unwrap();
         assert_eq!(verified.bytes, std::fs::metadata(model.path()).unwrap().len());
-        assert!(verified.tensors > 10 && verified.entry.is_none());
+        assert!(verified.tensors.unwrap() > 10 && verified.entry.is_none());
         assert_eq!(verified.sha256, sha256_hex(&std::fs::read(model.path()).unwrap()));
     }
 
     #[test]
     fn another_model_under_a_catalogue_name_is_refused() {
         let (dir, entry) = (TempDir::new(), &catalogue()[0]);
-        TinyLlama::default().write(&dir.path().join(entry.file)).unwrap();
+        TinyLlama::default().write(&dir.path().join(entry.place)).unwrap();
         assert!(matches!(verify(entry.name, dir.path()), Err(StoreError::Hash { .. })));
     }
 
@@ -90,5 +121,20 @@ mod tests {
         let by_path = verify(path.to_str().unwrap(), Path::new("elsewhere"));
         assert!(matches!(by_path, Err(StoreError::Invalid { .. })));
         assert!(matches!(verify("absent", dir.path()), Err(StoreError::NotFound(_))));
+    }
+    #[test]
+    fn a_folder_is_known_by_its_hashes() {
+        let dir = TempDir::new();
+        for name in ["all-minilm-l6-v2", "other"] {
+            let folder = dir.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            for file in ["model.safetensors", "tokenizer.json", "config.json"] {
+                std::fs::write(folder.join(file), b"not the model").unwrap();
+            }
+        }
+        assert!(matches!(verify("all-minilm-l6-v2", dir.path()), Err(StoreError::Hash { .. })));
+        assert!(matches!(verify("other", dir.path()), Err(StoreError::Unknown(_))));
+        let by_path = verify(dir.path().join("other").to_str().unwrap(), Path::new("elsewhere"));
+        assert!(matches!(by_path, Err(StoreError::Unknown(_))));
     }
 }
