@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opossum_backends::Backend;
+use opossum_backends::transformers::LocalEncoder;
 use opossum_core::breaker::BreakerConfig;
 use opossum_core::cache::CacheConfig;
 use opossum_core::ids::ServiceName;
@@ -54,6 +55,8 @@ pub struct ActorsConfig {
     pub dependencies: Vec<DependencyPlan>,
     /// The embedded engine, if there is to be one.
     pub inference: Option<InferencePlan>,
+    /// The embedded encoder, if there is to be one.
+    pub encoder: Option<InferencePlan<dyn LocalEncoder>>,
     /// Who is told of events.
     pub telemetry: Arc<dyn Telemetry>,
 }
@@ -65,6 +68,7 @@ impl fmt::Debug for ActorsConfig {
             .field("probe_interval", &self.probe_interval)
             .field("dependencies", &self.dependencies)
             .field("inference", &self.inference)
+            .field("encoder", &self.encoder)
             .finish_non_exhaustive()
     }
 }
@@ -98,8 +102,9 @@ impl ActorSystem {
         })?;
         let inference = config.inference.map(|plan| Inference {
             handle: plan.handle(),
-            _actor: plan.start(&threads, Arc::clone(&telemetry)),
+            _actor: plan.start("inference", &threads, Arc::clone(&telemetry)),
         });
+        let encoder = config.encoder.map(|plan| plan.start("encoder", &threads, Arc::clone(&telemetry)));
         let mut breakers = BTreeMap::new();
         let mut watched = Vec::new();
         for BackendPlan { backend, breaker } in config.backends {
@@ -118,6 +123,7 @@ impl ActorSystem {
             cache,
             monitor,
             inference: inference.map(Arc::new),
+            _encoder: encoder.map(Arc::new),
             threads: Arc::new(threads),
         })
     }
@@ -146,6 +152,8 @@ pub struct Actors {
     /// Health.
     pub monitor: MonitorHandle,
     inference: Option<Arc<Inference>>,
+    /// The encoder's actor lives as long as this.
+    _encoder: Option<Arc<ActorRef<InferenceWorker<dyn LocalEncoder>>>>,
     threads: Arc<ActorThreads>,
 }
 

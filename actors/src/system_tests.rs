@@ -51,6 +51,7 @@ fn actors() -> Actors {
         probe_timeout: Duration::from_secs(2),
         dependencies: Vec::new(),
         inference: Some(InferencePlan::new(Vec::new(), true, Arc::new(no_model))),
+        encoder: None,
         telemetry: Arc::new(NoTelemetry),
     });
     actors.unwrap()

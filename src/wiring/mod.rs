@@ -58,6 +58,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         probe_timeout: settings.monitor.timeout,
         dependencies: dependencies(),
         inference,
+        encoder: None,
         telemetry: Arc::new(report::Bridge::new(Arc::clone(&metrics), Arc::clone(&engine_changed))),
     })?;
     follow_engine(engine_changed, actors.monitor.clone());

@@ -8,7 +8,7 @@ use opossum_backends::transformers::{LocalInference, LocalState};
 use opossum_core::class::FailureClass;
 use tokio::time::Instant;
 
-use super::board::{Board, Engine, Noticed};
+use super::board::{Board, Engine, Hosted, Noticed};
 use crate::guardian::{Backoff, Cx, Worker};
 use crate::telemetry::{self, Telemetry};
 
@@ -19,8 +19,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Hints in one batch.
 const BATCH: usize = 64;
 
-pub(crate) struct InferenceWorker {
-    board: Arc<Board>,
+pub(crate) struct InferenceWorker<E: ?Sized = dyn LocalInference> {
+    board: Arc<Board<E>>,
     telemetry: Arc<dyn Telemetry>,
     backoff: Backoff,
     /// Whether a load is under way or waits for its delay.
@@ -28,10 +28,10 @@ pub(crate) struct InferenceWorker {
     generation: u64,
 }
 
-type Loaded = Result<Arc<dyn LocalInference>, BackendError>;
+type Loaded<E> = Result<Arc<E>, BackendError>;
 
-impl InferenceWorker {
-    pub(super) fn new(board: Arc<Board>, telemetry: Arc<dyn Telemetry>) -> Self {
+impl<E: Hosted + ?Sized> InferenceWorker<E> {
+    pub(super) fn new(board: Arc<Board<E>>, telemetry: Arc<dyn Telemetry>) -> Self {
         let generation = match board.engine() {
             Engine::Ready { generation, .. } => generation,
             Engine::Absent | Engine::Loading | Engine::Failed { .. } => 0,
@@ -40,7 +40,7 @@ impl InferenceWorker {
         Self { board, telemetry, backoff, busy: false, generation }
     }
 
-    fn show(&self, engine: Engine) {
+    fn show(&self, engine: Engine<E>) {
         let why = match &engine {
             Engine::Failed { why } => Some(why.as_str()),
             Engine::Absent | Engine::Loading | Engine::Ready { .. } => None,
@@ -62,7 +62,7 @@ impl InferenceWorker {
         cx.spawn(work, Self::loaded);
     }
 
-    fn loaded(&mut self, loaded: Loaded, cx: &mut Cx<'_, Self>) {
+    fn loaded(&mut self, loaded: Loaded<E>, cx: &mut Cx<'_, Self>) {
         let now = Instant::now();
         match loaded {
             Ok(engine) => {
@@ -117,7 +117,7 @@ impl InferenceWorker {
     }
 }
 
-impl Worker for InferenceWorker {
+impl<E: Hosted + ?Sized> Worker for InferenceWorker<E> {
     fn started(&mut self, cx: &mut Cx<'_, Self>) {
         match self.board.engine() {
             Engine::Ready { .. } => {}

@@ -8,12 +8,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use opossum_backends::BackendError;
 use opossum_backends::transformers::{
-    LocalInference, LocalJob, LocalLoad, LocalModelInfo, LocalStatus, LocalStream,
+    EncodeOrder, LocalEncoder, LocalInference, LocalJob, LocalLoad, LocalModelInfo, LocalStatus, LocalStream,
+    LocalVectors,
 };
 use opossum_core::class::FailureClass;
 
 use super::actor::InferenceWorker;
-use super::board::{Board, Engine, EngineFactory, Noticed};
+use super::board::{Board, Engine, EngineFactory, Hosted, Noticed};
 use crate::guardian::{ActorRef, BackoffPolicy};
 use crate::registry::ActorThreads;
 use crate::telemetry::Telemetry;
@@ -25,16 +26,21 @@ const COME_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// It has a handle before any actor is started, so that a backend can be built on it; jobs wait until the
 /// actors start and the engine is loaded.
-#[derive(Clone)]
-pub struct InferencePlan {
-    board: Arc<Board>,
+pub struct InferencePlan<E: ?Sized = dyn LocalInference> {
+    board: Arc<Board<E>>,
 }
 
-impl InferencePlan {
+impl<E: ?Sized> Clone for InferencePlan<E> {
+    fn clone(&self) -> Self {
+        Self { board: Arc::clone(&self.board) }
+    }
+}
+
+impl<E: Hosted + ?Sized> InferencePlan<E> {
     /// A plan for an engine that is loaded as soon as the actors start, or with `lazy` when the first job
     /// comes. `models` is what can be asked for, as far as it is known before loading.
     #[must_use]
-    pub fn new(models: Vec<LocalModelInfo>, lazy: bool, factory: EngineFactory) -> Self {
+    pub fn new(models: Vec<LocalModelInfo>, lazy: bool, factory: EngineFactory<E>) -> Self {
         let retry = BackoffPolicy {
             first: Duration::from_secs(1),
             ceiling: Duration::from_secs(60),
@@ -46,35 +52,42 @@ impl InferencePlan {
 
     /// The engine's handle.
     #[must_use]
-    pub fn handle(&self) -> InferenceHandle {
+    pub fn handle(&self) -> InferenceHandle<E> {
         InferenceHandle { board: Arc::clone(&self.board) }
     }
 
-    /// Starts the actor, named `inference`. It ends with the reference.
+    /// Starts the actor under a name of its own. It ends with the reference.
     pub(crate) fn start(
         &self,
+        name: &str,
         threads: &ActorThreads,
         telemetry: Arc<dyn Telemetry>,
-    ) -> ActorRef<InferenceWorker> {
+    ) -> ActorRef<InferenceWorker<E>> {
         let board = Arc::clone(&self.board);
-        threads.spawn("inference", move || InferenceWorker::new(Arc::clone(&board), Arc::clone(&telemetry)))
+        threads.spawn(name, move || InferenceWorker::new(Arc::clone(&board), Arc::clone(&telemetry)))
     }
 }
 
-impl fmt::Debug for InferencePlan {
+impl<E: ?Sized> fmt::Debug for InferencePlan<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InferencePlan").field("models", &self.board.models).finish_non_exhaustive()
     }
 }
 
 /// The embedded engine, whichever it is at the moment. Cheap to clone; usable from any thread and runtime.
-#[derive(Clone)]
-pub struct InferenceHandle {
-    board: Arc<Board>,
+pub struct InferenceHandle<E: ?Sized = dyn LocalInference> {
+    board: Arc<Board<E>>,
 }
 
-impl InferenceHandle {
-    async fn run(self, job: LocalJob) -> Result<LocalStream, BackendError> {
+impl<E: ?Sized> Clone for InferenceHandle<E> {
+    fn clone(&self) -> Self {
+        Self { board: Arc::clone(&self.board) }
+    }
+}
+
+impl<E: Hosted + ?Sized> InferenceHandle<E> {
+    /// Waits for an engine that is being loaded, for as long as the caller keeps the future.
+    async fn run(self, job: E::Job) -> Result<E::Taken, BackendError> {
         let mut news = self.board.engine.subscribe();
         let mut was_gone = false;
         loop {
@@ -103,20 +116,16 @@ impl InferenceHandle {
     }
 }
 
-impl LocalInference for InferenceHandle {
-    /// Waits for an engine that is being loaded, for as long as the caller keeps the future.
-    fn submit(&self, job: LocalJob) -> BoxFuture<'static, Result<LocalStream, BackendError>> {
-        self.clone().run(job).boxed()
-    }
-
-    fn models(&self) -> Vec<LocalModelInfo> {
+impl<E: Hosted + ?Sized> InferenceHandle<E> {
+    /// What can be asked for.
+    fn known_models(&self) -> Vec<LocalModelInfo> {
         match self.board.engine() {
             Engine::Ready { engine, .. } => engine.models(),
             Engine::Absent | Engine::Loading | Engine::Failed { .. } => self.board.models.clone(),
         }
     }
 
-    fn status(&self) -> LocalStatus {
+    fn status_now(&self) -> LocalStatus {
         let engine = self.board.engine();
         let load = match &engine {
             Engine::Ready { engine, .. } => engine.status().load,
@@ -126,7 +135,35 @@ impl LocalInference for InferenceHandle {
     }
 }
 
-impl fmt::Debug for InferenceHandle {
+impl LocalInference for InferenceHandle {
+    fn submit(&self, job: LocalJob) -> BoxFuture<'static, Result<LocalStream, BackendError>> {
+        self.clone().run(job).boxed()
+    }
+
+    fn models(&self) -> Vec<LocalModelInfo> {
+        self.known_models()
+    }
+
+    fn status(&self) -> LocalStatus {
+        self.status_now()
+    }
+}
+
+impl LocalEncoder for InferenceHandle<dyn LocalEncoder> {
+    fn submit(&self, job: EncodeOrder) -> BoxFuture<'static, Result<LocalVectors, BackendError>> {
+        self.clone().run(job).boxed()
+    }
+
+    fn models(&self) -> Vec<LocalModelInfo> {
+        self.known_models()
+    }
+
+    fn status(&self) -> LocalStatus {
+        self.status_now()
+    }
+}
+
+impl<E: Hosted + ?Sized> fmt::Debug for InferenceHandle<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("InferenceHandle").field(&self.board.engine().label()).finish()
     }

@@ -5,6 +5,8 @@
 //! When it could not be loaded they are refused at once, and loading is tried again after a growing delay.
 //! An engine whose thread is gone refuses a job; that job waits for the next engine instead of failing.
 //!
+//! The encoder, which embeds, is kept in the same way by an actor of its own.
+//!
 //! Loading blocks, so it runs on a thread for blocking work. When the worker panics, a ready engine stays in
 //! use; a load under way is begun anew.
 
@@ -16,5 +18,5 @@ mod handle;
 mod tests;
 
 pub(crate) use actor::InferenceWorker;
-pub use board::EngineFactory;
+pub use board::{EngineFactory, Hosted};
 pub use handle::{InferenceHandle, InferencePlan};

@@ -114,7 +114,7 @@ fn start(threads: &ActorThreads, workshop: &Arc<Workshop>, lazy: bool) -> Runnin
         Ok(engine)
     });
     let plan = InferencePlan::new(vec![info()], lazy, factory);
-    Running { handle: plan.handle(), _actor: plan.start(threads, Arc::new(NoTelemetry)) }
+    Running { handle: plan.handle(), _actor: plan.start("inference", threads, Arc::new(NoTelemetry)) }
 }
 
 /// Waits, on the clock of the blocking threads, until the engine's state is as wanted.

@@ -5,13 +5,14 @@
 //! hands jobs through. Tokens do not pass through the manager: a submitted job answers with a bounded
 //! [`LocalStream`] that the engine writes into, and dropping that stream frees the sequence between two tokens.
 //!
-//! Text only: no images, no tools, no JSON mode, one choice.
+//! Text only: no images, no tools, no JSON mode, one choice. Vectors come from a [`LocalEncoder`], in the same way.
 //!
 //! # Failure
 //! A full queue is `RateLimited` with a second's wait, so that another backend is asked at once; a prompt too
 //! long is `ContextLength`; a panic or a broken number is `ServerError`, and the engine goes on; a model that
 //! cannot be loaded is `ModelMissing`.
 
+mod encoder;
 mod engine;
 mod errors;
 mod events;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use opossum_core::class::FailureClass;
+use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 pub use opossum_inference::{
@@ -32,10 +34,11 @@ pub use opossum_inference::{
     TokenSink, TokenUsage,
 };
 
+pub use self::encoder::{ENCODER_CAN, EncodeOrder, LocalEncoder, LocalVectors, VectorSink};
 pub use self::engine::LocalEngine;
 pub use self::errors::backend_error;
 pub use self::sink::{LocalSink, LocalStream};
-use crate::{Backend, BackendError, Call, Reply, UpstreamModel};
+use crate::{Backend, BackendError, Call, EmbedCall, Reply, UpstreamModel};
 
 /// Something that runs models in this process.
 pub trait LocalInference: Send + Sync + 'static {
@@ -141,6 +144,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(1);
 pub struct TransformersBackend {
     service: ServiceName,
     inference: Arc<dyn LocalInference>,
+    encoder: Option<Arc<dyn LocalEncoder>>,
 }
 
 impl TransformersBackend {
@@ -155,7 +159,18 @@ impl TransformersBackend {
 
     /// A backend over whoever runs the models.
     pub fn new(service: ServiceName, inference: Arc<dyn LocalInference>) -> Self {
-        Self { service, inference }
+        Self { service, inference, encoder: None }
+    }
+
+    /// The same with whoever runs the encoder.
+    #[must_use]
+    pub fn with_encoder(self, encoder: Arc<dyn LocalEncoder>) -> Self {
+        Self { encoder: Some(encoder), ..self }
+    }
+
+    fn describe(model: LocalModelInfo, can: Needs) -> UpstreamModel {
+        let context_tokens = (model.context_tokens > 0).then_some(model.context_tokens);
+        UpstreamModel { name: model.name, can, context_tokens }
     }
 }
 
@@ -182,13 +197,23 @@ impl Backend for TransformersBackend {
         .boxed()
     }
 
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embeddings, BackendError>> {
+        let encoder = self.encoder.clone();
+        async move {
+            let encoder = encoder.ok_or_else(|| {
+                BackendError::new(FailureClass::ModelMissing, "no embedding model is configured")
+            })?;
+            let order = EncodeOrder { model: call.model.clone(), request: Arc::clone(&call.request) };
+            encoder.submit(order).await?.await
+        }
+        .boxed()
+    }
+
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {
-        let models = self.inference.models().into_iter().map(|model| UpstreamModel {
-            name: model.name,
-            can: Self::CAN,
-            context_tokens: (model.context_tokens > 0).then_some(model.context_tokens),
-        });
-        futures::future::ready(Ok(models.collect())).boxed()
+        let generate = self.inference.models().into_iter().map(|model| Self::describe(model, Self::CAN));
+        let embed = self.encoder.iter().flat_map(|encoder| encoder.models());
+        let models = generate.chain(embed.map(|model| Self::describe(model, ENCODER_CAN))).collect();
+        futures::future::ready(Ok(models)).boxed()
     }
 
     fn probe(&self) -> BoxFuture<'static, Result<(), BackendError>> {
