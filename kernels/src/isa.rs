@@ -24,7 +24,7 @@ impl Isa {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn is_there(self) -> bool {
+    pub(crate) fn is_there(self) -> bool {
         let avx2 = || {
             is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
@@ -45,7 +45,7 @@ impl Isa {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn is_there(self) -> bool {
+    pub(crate) fn is_there(self) -> bool {
         self == Self::Portable
     }
 }

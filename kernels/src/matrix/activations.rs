@@ -1,10 +1,7 @@
 //! Activations as 8-bit numbers.
 
 use super::format::{BLOCK, Format};
-use crate::Pool;
-
-/// Tokens that a thread quantizes at a time.
-const TOKENS_PER_TASK: usize = 16;
+use crate::Isa;
 
 /// Activations of some tokens: 32 at a time share a scale, and each is a number from -127 to 127.
 #[derive(Debug, Default)]
@@ -16,21 +13,53 @@ pub(super) struct Activations {
     pub(super) scales: Vec<f32>,
     /// Scale by sum of the codes: what a weight's minimum is multiplied with. `[tokens, blocks]`.
     pub(super) sums: Vec<f32>,
-    /// Minus the sum of the codes of each 16, `[tokens, blocks, 2]`: what a weight's offset is multiplied with.
-    pub(super) negated: Vec<i32>,
+    /// Minus the sum of the codes: what a weight's offset is multiplied with. `[tokens, blocks]`.
+    pub(super) totals: Vec<i32>,
+    /// The same for each 16: `[tokens, blocks, 2]`.
+    pub(super) halves: Vec<i32>,
 }
 
 impl Activations {
     /// Takes the place of what was here with these activations.
-    pub(super) fn quantize(&mut self, pool: &Pool, x: &[f32], inputs: usize) {
-        let tokens = x.len() / inputs;
+    pub(super) fn quantize(&mut self, isa: Isa, x: &[f32], inputs: usize) {
         self.blocks = inputs / BLOCK;
-        self.codes.resize(tokens * inputs, 0);
-        self.scales.resize(tokens * self.blocks, 0.0);
-        self.sums.resize(tokens * self.blocks, 0.0);
-        self.negated.resize(2 * tokens * self.blocks, 0);
-        let _ = (pool, TOKENS_PER_TASK);
-        quantize(x, &mut self.codes, &mut self.scales, &mut self.sums, &mut self.negated);
+        let blocks = x.len() / BLOCK;
+        self.codes.resize(x.len(), 0);
+        self.scales.resize(blocks, 0.0);
+        self.sums.resize(blocks, 0.0);
+        self.totals.resize(blocks, 0);
+        self.halves.resize(2 * blocks, 0);
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: packing has checked that the processor has this instruction set.
+            Isa::Avx2 | Isa::Avx512Vnni => unsafe { self.quantize_avx2(x) },
+            _ => self.quantize_blocks(x),
+        }
+    }
+
+    /// The same code, compiled for wider registers.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn quantize_avx2(&mut self, x: &[f32]) {
+        self.quantize_blocks(x);
+    }
+
+    #[inline(always)]
+    fn quantize_blocks(&mut self, x: &[f32]) {
+        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(self.codes.as_chunks_mut::<BLOCK>().0);
+        let results = self.scales.iter_mut().zip(&mut self.sums);
+        let totals = self.totals.iter_mut().zip(self.halves.as_chunks_mut::<2>().0);
+        for (((x, codes), (scale, sum)), (total, halves)) in blocks.zip(results).zip(totals) {
+            *scale = quantize(x, codes);
+            for (half, codes) in halves.iter_mut().zip(codes.as_chunks::<{ BLOCK / 2 }>().0) {
+                *half = -codes.iter().map(|&code| i32::from(code)).sum::<i32>();
+            }
+            *total = halves[0] + halves[1];
+            *sum = *scale * -*total as f32;
+        }
     }
 
     /// The block `block` of token `token`.
@@ -45,23 +74,22 @@ pub(super) fn wanted(format: Format) -> bool {
     format.layout().is_some()
 }
 
-/// Quantizes whole blocks. A block with a number that is not finite gets the scale NaN and zeros: the product is NaN,
-/// as it would be without quantization.
-fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32], negated: &mut [i32]) {
-    let blocks = x.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK));
-    let results = scales.iter_mut().zip(sums).zip(negated.chunks_exact_mut(2));
-    for ((x, codes), ((scale, sum), negated)) in blocks.zip(results) {
-        // The order of non-negative floats is that of their bits, with what is not finite on top.
-        let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
-        *scale = if largest.is_finite() { largest / 127.0 } else { f32::NAN };
-        let inverse = if *scale > 0.0 { 127.0 / largest } else { 0.0 };
-        for (code, x) in codes.iter_mut().zip(x) {
-            // 127 / largest overflows for subnormal numbers; the cast bounds the code to 8 bits, and NaN to 0.
-            *code = (x * inverse).round_ties_even() as i8;
-        }
-        for (negated, codes) in negated.iter_mut().zip(codes.chunks_exact(BLOCK / 2)) {
-            *negated = -codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-        }
-        *sum = *scale * -(negated[0] + negated[1]) as f32;
+/// Quantizes one block and gives its scale. With a number that is not finite the scale is NaN and the codes are zero: the
+/// product is NaN, as it would be without quantization.
+#[inline(always)]
+fn quantize(x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> f32 {
+    // The order of non-negative floats is that of their bits, with what is not finite on top.
+    let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
+    let inverse = 127.0 / largest;
+    let (scale, inverse) = match (largest.is_finite(), inverse.is_finite()) {
+        (true, true) => (largest / 127.0, inverse),
+        // All zeros, or numbers so small that they are as good as zero.
+        (true, false) => (0.0, 0.0),
+        (false, _) => (f32::NAN, 0.0),
+    };
+    for (code, x) in codes.iter_mut().zip(x) {
+        // NaN becomes 0 here.
+        *code = (x * inverse).round_ties_even() as i32 as i8;
     }
+    scale
 }

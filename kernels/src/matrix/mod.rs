@@ -5,6 +5,10 @@
 //! activations become 8-bit numbers with a scale; the sums of products are then exact integers.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod codec;
 mod format;
 mod pack;
 mod portable;
@@ -75,7 +79,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Packs the rows that `read` gives. With an `order`, output row `i` is stored row `order[i]`.
+    /// Packs the rows that `read` gives, for these instructions if the processor has them. With an `order`, output row `i` is stored row `order[i]`.
     ///
     /// # Errors
     /// When the sizes fit no matrix of this format or the machine's memory, and when `read` fails.
@@ -87,6 +91,8 @@ impl Matrix {
         read: &mut ReadRows<'_>,
         order: Option<&[usize]>,
     ) -> Result<Self, PackError> {
+        // The kernels rely on this: no other place makes a matrix.
+        let isa = if isa.is_there() { isa } else { Isa::Portable };
         let packed = pack::pack(format, outputs, inputs, read, order)?;
         Ok(Self { isa, format, outputs, inputs, packed })
     }

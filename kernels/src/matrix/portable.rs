@@ -33,7 +33,7 @@ pub(super) fn quantized(
 fn add_group(group: &Group, layout: Layout, x: &Activations, token: usize, block: usize, sums: &mut Sums) {
     let at = token * x.blocks + block;
     let codes = x.codes(token, block);
-    let mut halves = [0, 1].map(|half| [layout.offset * x.negated[2 * at + half]; TILE]);
+    let mut halves = [0, 1].map(|half| [layout.offset * x.halves[2 * at + half]; TILE]);
     for (quad, (weights, x)) in group.codes.chunks_exact(64).zip(codes.chunks_exact(4)).enumerate() {
         let dots = &mut halves[quad / (BLOCK / 8)];
         for (dot, weights) in dots.iter_mut().zip(weights.chunks_exact(4)) {

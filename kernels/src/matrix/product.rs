@@ -5,9 +5,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::activations::{self, Activations};
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+#[cfg(target_arch = "x86_64")]
+use super::codec::with_codec;
 use super::format::TILE;
+use super::portable::Sums;
 use super::{Matrix, portable};
-use crate::Pool;
+use crate::{Isa, Pool};
 
 thread_local! {
     /// The quantized activations of the last call, kept so that a call allocates nothing.
@@ -38,7 +43,7 @@ pub fn matmul(pool: &Pool, x: &[f32], tokens: usize, outs: &mut [(&Matrix, &mut 
     }
     let mut quantized = SCRATCH.take();
     if outs.iter().any(|(matrix, _)| activations::wanted(matrix.format)) {
-        quantized.quantize(pool, x, first.inputs);
+        quantized.quantize(first.isa, x, first.inputs);
     }
     run(pool, &Input { x, quantized: &quantized, tokens }, outs);
     SCRATCH.set(quantized);
@@ -78,7 +83,7 @@ fn run(pool: &Pool, input: &Input<'_>, outs: &mut [(&Matrix, &mut [f32])]) {
 }
 
 /// Takes the sums of one token and one tile.
-type Store<'a> = &'a dyn Fn(usize, usize, &portable::Sums);
+type Store<'a> = &'a dyn Fn(usize, usize, &Sums);
 
 /// Multiplies some tiles of a matrix with all tokens. Tokens are the outer loop: their activations stay in the first
 /// cache while the tiles stream by.
@@ -87,14 +92,28 @@ fn multiply(matrix: &Matrix, input: &Input<'_>, tiles: Range<usize>, store: Stor
     for first in (0..input.tokens).step_by(TOKENS) {
         let sums = &mut sums[..TOKENS.min(input.tokens - first)];
         for tile in tiles.clone() {
-            match matrix.format.layout() {
-                Some(layout) => portable::quantized(matrix, layout, tile, input.quantized, first, sums),
-                None => portable::dense(matrix, tile, input.x, first, sums),
-            }
+            tile_product(matrix, input, tile, first, sums);
             for (token, sums) in sums.iter().enumerate() {
                 store(first + token, tile, sums);
             }
         }
+    }
+}
+
+/// Multiplies one tile with the tokens `first..first + sums.len()`.
+fn tile_product(matrix: &Matrix, input: &Input<'_>, tile: usize, first: usize, sums: &mut [Sums]) {
+    match matrix.isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => with_codec!(
+            matrix.format,
+            // SAFETY: packing has checked that the processor has this instruction set.
+            C => unsafe { avx512::quantized::<C>(matrix.tile(tile), input.quantized, first, sums) },
+            portable::dense(matrix, tile, input.x, first, sums)
+        ),
+        _ => match matrix.format.layout() {
+            Some(layout) => portable::quantized(matrix, layout, tile, input.quantized, first, sums),
+            None => portable::dense(matrix, tile, input.x, first, sums),
+        },
     }
 }
 
@@ -127,7 +146,7 @@ impl<'s, 'a, 'b> Outputs<'s, 'a, 'b> {
     ///
     /// # Safety
     /// No other thread stores the same token and tile of this output, and `token` is below the product's tokens.
-    unsafe fn store(&self, index: usize, token: usize, tile: usize, sums: &portable::Sums) {
+    unsafe fn store(&self, index: usize, token: usize, tile: usize, sums: &Sums) {
         let outputs = self.matrix(index).outputs;
         let rows = TILE.min(outputs - tile * TILE);
         // SAFETY: `matrix` has checked the index. The slice's pointer is read without borrowing the slice, and a
