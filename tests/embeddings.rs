@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 const BIN: &str = env!("CARGO_BIN_EXE_opossum");
 const MODEL: &str = "text-embedding-3-small";
 
-fn asked(model: &str, input: Value) -> Value {
-    json!({"model": model, "input": input})
+fn asked(model: &str, input: impl Into<Value>) -> Value {
+    json!({"model": model, "input": input.into()})
 }
 
 /// A service of its own that serves [`MODEL`].
@@ -23,12 +23,12 @@ fn serving(builder: ServiceBuilder, name: &str, upstream: &Upstream) -> ServiceB
 fn vectors(answer: &Answer) -> Vec<Vec<f64>> {
     assert_eq!(answer.status, 200, "{}", answer.body_text());
     let body = answer.json();
-    let data = body["data"].as_array().expect("a list");
+    let data: Vec<&Value> = body["data"].as_array().into_iter().flatten().collect();
     let indices: Vec<_> = data.iter().map(|item| item["index"].as_u64()).collect();
     assert_eq!(indices, (0..data.len() as u64).map(Some).collect::<Vec<_>>());
-    let numbers = |item: &Value| {
-        let vector = item["embedding"].as_array().expect("numbers");
-        vector.iter().filter_map(Value::as_f64).collect()
+    let numbers = |item: &&Value| {
+        let vector = item["embedding"].as_array().into_iter().flatten();
+        vector.filter_map(Value::as_f64).collect()
     };
     data.iter().map(numbers).collect()
 }
