@@ -18,6 +18,7 @@ pub mod error;
 pub mod gguf;
 mod memory;
 pub mod model;
+mod ops;
 pub mod sampler;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]

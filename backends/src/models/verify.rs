@@ -45,7 +45,7 @@ pub fn verify(path_or_name: &str, dir: &Path) -> Result<VerifiedModel, StoreErro
 fn file(path: &Path) -> Result<VerifiedModel, StoreError> {
     let invalid = |source| StoreError::Invalid { path: path.to_owned(), source };
     let file = GgufFile::open(path).map_err(invalid)?;
-    let (bytes, tensors) = (file.len_bytes() as u64, Some(file.header().tensors.len()));
+    let (bytes, tensors) = (file.len_bytes(), Some(file.header().tensors.len()));
     let sha256 = hash_of(path)?;
     match entry_of(path).map(|entry| entry.files[0].sha256) {
         Some(expected) if expected != sha256 => {

@@ -63,6 +63,8 @@ impl EngineConfig {
             device: self.device,
             max_context: self.max_context,
             max_sequences: self.max_sequences,
+            threads: self.threads,
+            reference: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Scheduling
 //! Up to [`EngineConfig::max_sequences`] sequences are computed in turn, one token each; a prompt is computed in
-//! chunks of at most [`PREFILL_CHUNK`](crate::model::PREFILL_CHUNK) tokens, so a long one delays the others by one
+//! chunks, so a long one delays the others by one
 //! chunk at a time. Further jobs wait in a bounded queue. Between tokens every listener is asked whether it still
 //! listens: one that left frees its place at once, one that is slow only stops its own sequence.
 //!

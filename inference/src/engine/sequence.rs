@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 
 use super::worker::guarded;
 use super::{FinishReason, Job, Readiness, TokenEvent, TokenSink, TokenUsage};
-use crate::model::{KvCache, LoadedModel, PREFILL_CHUNK};
+use crate::model::{LoadedModel, Session};
 use crate::sampler::{Choice, Piece, Sampler, TextStream};
 use crate::{GenerationParams, InferenceError, TokenLogprob, TopLogprob};
+
+/// Most prompt tokens computed in one step, so that a long prompt does not stall other sequences.
+const PREFILL_CHUNK: usize = 128;
 
 /// A generation under way.
 pub(super) struct Sequence {
     listener: Listener,
-    cache: KvCache,
+    cache: Session,
     phase: Phase,
     sampler: Sampler,
     text: TextStream,
@@ -66,8 +69,8 @@ impl Sequence {
             .validate()
             .and_then(|()| check_bias(&params, model.info().vocab))
             .and_then(|()| model.encode(&prompt, nonce));
-        let tokens = match checked {
-            Ok(tokens) => tokens,
+        let (tokens, cache) = match checked.and_then(|tokens| Ok((tokens, model.new_session()?))) {
+            Ok(ready) => ready,
             Err(error) => return Err((listener, error)),
         };
         let prompt_tokens = tokens.len();
@@ -75,7 +78,7 @@ impl Sequence {
         let room = model.info().context_length - prompt_tokens;
         Ok(Self {
             listener,
-            cache: model.new_cache(),
+            cache,
             phase: Phase::Prefill { tokens, done: 0 },
             text: TextStream::new(params.stop.clone()),
             wants_logprobs: params.logprobs.is_some(),

@@ -182,7 +182,7 @@ impl Worker {
             if let Some(hook) = fault {
                 (hook.0)();
             }
-            model.step(&[0], &mut model.new_cache())
+            model.step(&[0], &mut model.new_session()?)
         });
         matches!(tried, Ok(Ok(logits)) if logits.iter().all(|logit| logit.is_finite()))
     }

@@ -48,8 +48,10 @@ fn block_converter(kind: TensorType) -> BlockConverter {
         TensorType::Q4_0 => q4_0,
         TensorType::Q4_1 => q4_1,
         TensorType::Q5_0 => q5_0,
+        TensorType::Q5_1 => q5_1,
         TensorType::Q8_0 => q8_0,
         TensorType::Q4K => kquants::q4_k,
+        TensorType::Q5K => kquants::q5_k,
         TensorType::Q6K => kquants::q6_k,
     }
 }
@@ -80,14 +82,25 @@ fn q4_1(block: &[u8], out: &mut [f32]) {
 /// `f16 scale, u32 fifth bits, u8 nibbles[16]`: bit `i` is the high bit of number `i`; value `(q - 16) * scale`.
 fn q5_0(block: &[u8], out: &mut [f32]) {
     let scale = half_at(block, 0);
-    let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-    let value = |nibble: u8, index: usize| {
+    five_bits(&block[2..], out, |number| (number - 16.0) * scale);
+}
+
+/// `f16 scale, f16 minimum, u32 fifth bits, u8 nibbles[16]`: as Q5_0 with value `q * scale + minimum`.
+fn q5_1(block: &[u8], out: &mut [f32]) {
+    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
+    five_bits(&block[4..], out, |number| number * scale + minimum);
+}
+
+/// Puts the 5-bit numbers of `u32 fifth bits, u8 nibbles[16]` through `value`.
+fn five_bits(bytes: &[u8], out: &mut [f32], value: impl Fn(f32) -> f32) {
+    let high = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let number = |nibble: u8, index: usize| {
         let fifth = ((high >> index) & 1) as u8;
-        (f32::from(nibble | (fifth << 4)) - 16.0) * scale
+        f32::from(nibble | (fifth << 4))
     };
-    for (index, &pair) in block[6..].iter().enumerate() {
-        out[index] = value(pair & 0x0f, index);
-        out[index + 16] = value(pair >> 4, index + 16);
+    for (index, &pair) in bytes[4..].iter().enumerate() {
+        out[index] = value(number(pair & 0x0f, index));
+        out[index + 16] = value(number(pair >> 4, index + 16));
     }
 }
 

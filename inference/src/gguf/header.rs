@@ -1,6 +1,7 @@
 //! The table of contents: magic, metadata, tensor descriptions.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::ops::Range;
 
 use super::TensorType;
@@ -59,7 +60,15 @@ impl Header {
     /// # Errors
     /// [`InferenceError::ModelInvalid`] saying which rule the file breaks.
     pub fn parse(bytes: &[u8]) -> Result<Self, InferenceError> {
-        let mut reader = Reader::new(bytes);
+        Self::read(bytes, bytes.len() as u64)
+    }
+
+    /// Reads and checks the header of a file of `len` bytes from its start.
+    ///
+    /// # Errors
+    /// As [`Header::parse`], and [`InferenceError::ModelUnavailable`] when reading fails.
+    pub(super) fn read(source: impl Read, len: u64) -> Result<Self, InferenceError> {
+        let mut reader = Reader::new(source, len);
         if reader.array::<4>().ok() != Some(*b"GGUF") {
             return Err(InferenceError::invalid("this is not a GGUF file"));
         }
@@ -74,7 +83,7 @@ impl Header {
         let described =
             (0..tensor_count).map(|_| Described::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         let data_start = (reader.position() as u64).next_multiple_of(alignment);
-        let tensors = place(described, data_start, alignment, bytes.len())?;
+        let tensors = place(described, data_start, alignment, len)?;
         Ok(Self { metadata, tensors })
     }
 }
@@ -93,7 +102,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, InferenceError> {
 }
 
 impl Described {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, InferenceError> {
+    fn read(reader: &mut Reader<impl Read>) -> Result<Self, InferenceError> {
         let name = reader.string()?;
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(InferenceError::invalid("a tensor name is empty or too long"));
@@ -111,7 +120,7 @@ impl Described {
         let (elements, bytes) = sizes(&dims, kind).ok_or_else(|| {
             InferenceError::invalid(format!("tensor {name:?} has impossible extents {dims:?}"))
         })?;
-        Ok(Self { name: name.to_owned(), dims, kind, elements, bytes, offset: reader.u64()? })
+        Ok(Self { name, dims, kind, elements, bytes, offset: reader.u64()? })
     }
 }
 
@@ -129,7 +138,7 @@ fn place(
     described: Vec<Described>,
     data_start: u64,
     alignment: u64,
-    file_len: usize,
+    file_len: u64,
 ) -> Result<HashMap<String, TensorInfo>, InferenceError> {
     let mut tensors = HashMap::with_capacity(described.len());
     let mut ranges = Vec::with_capacity(described.len());
@@ -152,8 +161,8 @@ fn place(
     Ok(tensors)
 }
 
-fn range_in_file(data_start: u64, offset: u64, bytes: usize, file_len: usize) -> Option<Range<usize>> {
+fn range_in_file(data_start: u64, offset: u64, bytes: usize, file_len: u64) -> Option<Range<usize>> {
     let start = usize::try_from(data_start.checked_add(offset)?).ok()?;
     let end = start.checked_add(bytes)?;
-    (end <= file_len).then_some(start..end)
+    (end as u64 <= file_len).then_some(start..end)
 }

@@ -20,6 +20,22 @@ pub(super) fn q4_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
+/// `f16 scale, f16 min scale, u8 packed[12], u8 fifth bits[32], u8 nibbles[128]`: as Q4_K; bit `g` of the fifth bits'
+/// byte `i` is the high bit of number `i` of group `g`.
+pub(super) fn q5_k(block: &[u8], out: &mut [f32]) {
+    let (scale, min_scale) = (half_at(block, 0), half_at(block, 2));
+    let (packed, fifths, nibbles) = (&block[4..16], &block[16..48], &block[48..176]);
+    for (group, out) in out.chunks_exact_mut(32).enumerate() {
+        let (group_scale, group_min) = scale_and_min(packed, group);
+        let bytes = &nibbles[group / 2 * 32..][..32];
+        for (index, out) in out.iter_mut().enumerate() {
+            let nibble = if group % 2 == 0 { bytes[index] & 0x0f } else { bytes[index] >> 4 };
+            let number = nibble | (((fifths[index] >> group) & 1) << 4);
+            *out = scale * group_scale * f32::from(number) - min_scale * group_min;
+        }
+    }
+}
+
 /// Unpacks group `group` of the 12 bytes that hold eight 6-bit scales and eight 6-bit minima: the first four scales
 /// are the low six bits of bytes 0 to 3, the first four minima those of bytes 4 to 7; the others keep four bits in
 /// bytes 8 to 11 and their upper two in the spare bits of the earlier bytes.

@@ -1,6 +1,7 @@
 //! The key-value section of a GGUF file.
 
 use std::collections::HashMap;
+use std::io::Read;
 
 use super::reader::Reader;
 use crate::InferenceError;
@@ -47,7 +48,7 @@ pub enum Array {
 pub struct Metadata(HashMap<String, Value>);
 
 impl Metadata {
-    pub(super) fn read(reader: &mut Reader<'_>, count: usize) -> Result<Self, InferenceError> {
+    pub(super) fn read(reader: &mut Reader<impl Read>, count: usize) -> Result<Self, InferenceError> {
         let mut entries = HashMap::new();
         for _ in 0..count {
             let key = reader.string()?;
@@ -56,9 +57,10 @@ impl Metadata {
             }
             let type_code = reader.u32()?;
             let value = read_value(reader, type_code)?;
-            if entries.insert(key.to_owned(), value).is_some() {
+            if entries.contains_key(&key) {
                 return Err(InferenceError::invalid(format!("metadata key {key:?} appears twice")));
             }
+            entries.insert(key, value);
         }
         Ok(Self(entries))
     }
@@ -125,7 +127,7 @@ impl Metadata {
     }
 }
 
-fn read_value(reader: &mut Reader<'_>, type_code: u32) -> Result<Value, InferenceError> {
+fn read_value(reader: &mut Reader<impl Read>, type_code: u32) -> Result<Value, InferenceError> {
     Ok(match type_code {
         0 => Value::Unsigned(u64::from(u8::from_le_bytes(reader.array()?))),
         1 => Value::Signed(i64::from(i8::from_le_bytes(reader.array()?))),
@@ -135,7 +137,7 @@ fn read_value(reader: &mut Reader<'_>, type_code: u32) -> Result<Value, Inferenc
         5 => Value::Signed(i64::from(i32::from_le_bytes(reader.array()?))),
         6 => Value::Float(f64::from(f32::from_le_bytes(reader.array()?))),
         7 => Value::Bool(read_bool(reader)?),
-        8 => Value::String(reader.string()?.to_owned()),
+        8 => Value::String(reader.string()?),
         9 => Value::Array(read_array(reader)?),
         10 => Value::Unsigned(reader.u64()?),
         11 => Value::Signed(i64::from_le_bytes(reader.array()?)),
@@ -144,7 +146,7 @@ fn read_value(reader: &mut Reader<'_>, type_code: u32) -> Result<Value, Inferenc
     })
 }
 
-fn read_array(reader: &mut Reader<'_>) -> Result<Array, InferenceError> {
+fn read_array(reader: &mut Reader<impl Read>) -> Result<Array, InferenceError> {
     let element_type = reader.u32()?;
     let smallest = match element_type {
         0 | 1 | 7 => 1,
@@ -163,7 +165,7 @@ fn read_array(reader: &mut Reader<'_>) -> Result<Array, InferenceError> {
         6 => Array::Floats(collect(count, || Ok(f32::from_le_bytes(reader.array()?)))?),
         12 => Array::Floats(collect(count, || Ok(f64::from_le_bytes(reader.array()?) as f32))?),
         7 => Array::Bools(collect(count, || read_bool(reader))?),
-        8 => Array::Strings(collect(count, || Ok(reader.string()?.to_owned()))?),
+        8 => Array::Strings(collect(count, || reader.string())?),
         _ => Array::Integers(collect(count, || read_integer(reader, element_type))?),
     })
 }
@@ -175,7 +177,7 @@ fn collect<T>(
     (0..count).map(|_| next()).collect()
 }
 
-fn read_integer(reader: &mut Reader<'_>, type_code: u32) -> Result<i64, InferenceError> {
+fn read_integer(reader: &mut Reader<impl Read>, type_code: u32) -> Result<i64, InferenceError> {
     match read_value(reader, type_code)? {
         Value::Signed(value) => Ok(value),
         Value::Unsigned(value) => {
@@ -185,7 +187,7 @@ fn read_integer(reader: &mut Reader<'_>, type_code: u32) -> Result<i64, Inferenc
     }
 }
 
-fn read_bool(reader: &mut Reader<'_>) -> Result<bool, InferenceError> {
+fn read_bool(reader: &mut Reader<impl Read>) -> Result<bool, InferenceError> {
     match reader.array::<1>()? {
         [0] => Ok(false),
         [1] => Ok(true),

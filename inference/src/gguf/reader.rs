@@ -1,5 +1,8 @@
 //! A cursor over untrusted bytes.
 
+use std::io::Read;
+
+use super::file::unreadable;
 use super::header::MAX_HEADER_BYTES;
 use crate::InferenceError;
 
@@ -8,15 +11,17 @@ const MAX_STRING_BYTES: usize = 4 << 20;
 
 /// Reads little-endian values front to back; every read past the end is an error.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
-    bytes: &'a [u8],
+pub(super) struct Reader<R> {
+    source: R,
     position: usize,
+    end: usize,
 }
 
-impl<'a> Reader<'a> {
-    /// Starts at the front. Only the part a header may occupy is ever visible.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], position: 0 }
+impl<R: Read> Reader<R> {
+    /// Starts at the front of `len` bytes. Only the part a header may occupy is ever read.
+    pub(super) fn new(source: R, len: u64) -> Self {
+        let end = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_HEADER_BYTES);
+        Self { source, position: 0, end }
     }
 
     /// Bytes consumed so far.
@@ -26,21 +31,27 @@ impl<'a> Reader<'a> {
 
     /// Bytes left to read.
     pub(super) fn remaining(&self) -> usize {
-        self.bytes.len() - self.position
+        self.end - self.position
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], InferenceError> {
-        if count > self.remaining() {
-            return Err(InferenceError::invalid(format!("the header ends early, at byte {}", self.position)));
+    /// Refuses to go on when fewer than `count` bytes are left.
+    fn expect(&self, count: usize) -> Result<(), InferenceError> {
+        if count <= self.remaining() {
+            return Ok(());
         }
-        let taken = &self.bytes[self.position..self.position + count];
-        self.position += count;
-        Ok(taken)
+        Err(InferenceError::invalid(format!("the header ends early, at byte {}", self.position)))
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), InferenceError> {
+        self.expect(bytes.len())?;
+        self.source.read_exact(bytes).map_err(|error| unreadable(&error))?;
+        self.position += bytes.len();
+        Ok(())
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], InferenceError> {
         let mut value = [0; N];
-        value.copy_from_slice(self.take(N)?);
+        self.fill(&mut value)?;
         Ok(value)
     }
 
@@ -62,9 +73,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A length-prefixed UTF-8 string.
-    pub(super) fn string(&mut self) -> Result<&'a str, InferenceError> {
+    pub(super) fn string(&mut self) -> Result<String, InferenceError> {
         let length = self.count("string length", MAX_STRING_BYTES)?;
-        let bytes = self.take(length)?;
-        std::str::from_utf8(bytes).map_err(|_| InferenceError::invalid("a string in the header is not UTF-8"))
+        // Before anything is allocated.
+        self.expect(length)?;
+        let mut bytes = vec![0; length];
+        self.fill(&mut bytes)?;
+        String::from_utf8(bytes).map_err(|_| InferenceError::invalid("a string in the header is not UTF-8"))
     }
 }

@@ -1,104 +1,139 @@
 //! The decoder of the Llama family: RMSNorm, rotary grouped-query attention, SwiGLU (Touvron et al., 2023).
 
-use burn::tensor::activation::silu;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::attention::attention;
-use super::linear::Linear;
-use super::rope::Rope;
-use super::{KvCache, LlamaConfig, Rows};
-
-/// Root-mean-square normalisation with a learned scale (Zhang and Sennrich, 2019).
-#[derive(Debug)]
-pub(super) struct RmsNorm {
-    /// `[1, width]`.
-    pub(super) scale: Tensor<2>,
-    pub(super) epsilon: f64,
-}
-
-impl RmsNorm {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let root = x.clone().square().mean_dim(1).add_scalar(self.epsilon).sqrt();
-        x / root * self.scale.clone()
-    }
-}
+use super::decoder::Decoder;
+use super::shape::{Keys, Shape};
+use super::weights::Weights;
+use crate::InferenceError;
+use crate::ops::{Attention, Embedding, KvCache, Linear, RmsNorm, Rope, Step, swiglu};
 
 /// One decoder layer.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub(super) attention_norm: RmsNorm,
-    pub(super) query: Linear,
-    pub(super) key: Linear,
-    pub(super) value: Linear,
-    pub(super) output: Linear,
-    pub(super) feed_forward_norm: RmsNorm,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
-}
-
-impl Layer {
-    /// The attention half, without the residual. `[tokens, width]` in and out.
-    fn attend(
-        &self,
-        x: Tensor<2>,
-        index: usize,
-        config: &LlamaConfig,
-        rope: &Rope,
-        cache: &mut KvCache,
-    ) -> Tensor<2> {
-        let [tokens, _] = x.dims();
-        let x = self.attention_norm.forward(x);
-        let heads = |x: Tensor<2>, count| x.reshape([tokens, count, config.head_dim]);
-        let queries = rope.rotate(heads(self.query.forward(x.clone()), config.heads));
-        let keys = rope.rotate(heads(self.key.forward(x.clone()), config.kv_heads));
-        let values = heads(self.value.forward(x), config.kv_heads);
-        let (keys, values) = cache.append(index, keys.swap_dims(0, 1), values.swap_dims(0, 1));
-        self.output.forward(attention(queries, keys, values))
-    }
-
-    /// The feed-forward half, without the residual. `[tokens, width]` in and out.
-    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = self.feed_forward_norm.forward(x);
-        let gate = silu(self.gate.forward(x.clone()));
-        self.down.forward(gate * self.up.forward(x))
-    }
+struct Layer {
+    attention_norm: RmsNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    feed_forward_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
 }
 
 /// A whole decoder.
 #[derive(Debug)]
-pub(super) struct Llama {
-    pub(super) config: LlamaConfig,
-    /// `[vocab, width]`; shared with `head` when the model ties them.
-    pub(super) embedding: Tensor<2>,
-    pub(super) layers: Vec<Layer>,
-    pub(super) norm: RmsNorm,
-    pub(super) head: Linear,
-    pub(super) rope: Rope,
-    pub(super) device: Device,
+struct Llama {
+    embedding: Embedding,
+    attention: Attention,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+    ropes: [Rope; 1],
+}
+
+/// Reads the decoder of a file.
+///
+/// # Errors
+/// [`InferenceError::ModelInvalid`] when a tensor is missing, or of another shape, or the file needs what is not here.
+pub(super) fn build(
+    keys: Keys<'_>,
+    shape: Shape,
+    weights: &mut Weights<'_>,
+) -> Result<Box<dyn Decoder>, InferenceError> {
+    let scaling = keys.string("rope.scaling.type").unwrap_or("none");
+    if scaling != "none" {
+        return Err(InferenceError::invalid(format!("RoPE scaling {scaling:?} is not supported")));
+    }
+    let embedding = weights.embedding("token_embd.weight", shape.width, shape.vocab)?;
+    let head = match weights.has("output.weight") {
+        true => weights.linear("output.weight", shape.width, shape.vocab)?,
+        false => embedding.tied(),
+    };
+    let layers = (0..shape.layers).map(|index| layer(index, &shape, weights)).collect::<Result<_, _>>()?;
+    Ok(Box::new(Llama {
+        embedding,
+        attention: Attention {
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            scale: 1.0 / (shape.head_dim as f64).sqrt(),
+            window: None,
+            softcap: None,
+            rope: 0,
+        },
+        layers,
+        norm: weights.norm("output_norm.weight", shape.width)?,
+        head,
+        ropes: [rope(&shape, weights)?],
+    }))
+}
+
+fn layer(index: usize, shape: &Shape, weights: &mut Weights<'_>) -> Result<Layer, InferenceError> {
+    let (width, hidden) = (shape.width, shape.feed_forward);
+    let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let name = |part: &str| format!("blk.{index}.{part}.weight");
+    Ok(Layer {
+        attention_norm: weights.norm(&name("attn_norm"), width)?,
+        query: weights.interleaved(&name("attn_q"), width, query_width, shape.head_dim)?,
+        key: weights.interleaved(&name("attn_k"), width, kv_width, shape.head_dim)?,
+        value: weights.linear(&name("attn_v"), width, kv_width)?,
+        output: weights.linear(&name("attn_output"), query_width, width)?,
+        feed_forward_norm: weights.norm(&name("ffn_norm"), width)?,
+        gate: weights.linear(&name("ffn_gate"), width, hidden)?,
+        up: weights.linear(&name("ffn_up"), width, hidden)?,
+        down: weights.linear(&name("ffn_down"), hidden, width)?,
+    })
+}
+
+/// Files of Llama 3.1 and later carry a factor for each frequency.
+fn rope(shape: &Shape, weights: &mut Weights<'_>) -> Result<Rope, InferenceError> {
+    let rope = Rope::new(shape.rope_base, shape.head_dim);
+    let name = "rope_freqs.weight";
+    match weights.has(name) {
+        true => Ok(rope.divided(&weights.numbers(name, &[shape.head_dim / 2])?)),
+        false => Ok(rope),
+    }
+}
+
+impl Layer {
+    /// The feed-forward half, without the residual. `[rows, width]` in and out.
+    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = self.feed_forward_norm.forward(x);
+        let [gate, up] = Linear::forward_all([&self.gate, &self.up], &x);
+        self.down.forward(swiglu(gate, up))
+    }
 }
 
 impl Llama {
-    pub(super) fn config(&self) -> &LlamaConfig {
-        &self.config
+    /// The attention half of a layer, without the residual. `[rows, width]` in and out.
+    fn attend(&self, index: usize, x: Tensor<2>, step: &Step<'_>, cache: &mut KvCache) -> Tensor<2> {
+        let layer = &self.layers[index];
+        let x = layer.attention_norm.forward(x);
+        let [queries, keys, values] = Linear::forward_all([&layer.query, &layer.key, &layer.value], &x);
+        layer.output.forward(self.attention.forward(step, cache, index, queries, keys, values))
+    }
+}
+
+impl Decoder for Llama {
+    fn ropes(&self) -> &[Rope] {
+        &self.ropes
     }
 
-    /// Computes `tokens`, at least one, behind what `cache` holds: logits `[1 or tokens, vocab]`.
-    pub(super) fn forward(&self, tokens: &[u32], cache: &mut KvCache, rows: Rows) -> Tensor<2> {
-        let count = tokens.len();
-        cache.reserve(count);
-        let rope = self.rope.rows(cache.len(), count);
-        let ids: Vec<i32> = tokens.iter().map(|&id| id as i32).collect();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &self.device);
-        let mut x = self.embedding.clone().select(0, ids);
+    fn windows(&self) -> &[Option<usize>] {
+        &[None]
+    }
+
+    fn forward(&self, step: &Step<'_>, cache: &mut KvCache, wanted: &[u32]) -> Option<Tensor<2>> {
+        let mut x = self.embedding.forward(step);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = x.clone() + layer.attend(x, index, &self.config, &rope, cache);
+            x = x.clone() + self.attend(index, x, step, cache);
             x = x.clone() + layer.feed_forward(x);
         }
-        cache.advance(count);
-        if rows == Rows::Last {
-            x = x.narrow(0, count - 1, 1);
+        if wanted.is_empty() {
+            return None;
         }
-        self.head.forward(self.norm.forward(x))
+        Some(self.head.forward(self.norm.forward(step.pick(x, wanted))))
     }
 }

@@ -1,45 +1,39 @@
 //! A model in memory: weights, tokenizer, chat template.
 
-mod attention;
-mod config;
-mod kv_cache;
-mod linear;
+mod batch;
+mod decoder;
+mod gemma3;
 mod llama;
 mod load;
-mod rope;
+mod session;
+mod shape;
 #[cfg(test)]
 mod tests;
+mod weights;
 
-use burn::tensor::{Device, Tensor};
-
-pub use config::LlamaConfig;
-pub use kv_cache::KvCache;
+pub use batch::{BLOCK_TOKENS, BatchEntry, Logits, Rows};
 pub use load::LoadOptions;
+pub use session::Session;
 
+pub use crate::ops::KvCache;
+
+use crate::ops::{Place, Step};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Guard, Tokenizer};
 use crate::{InferenceError, ModelInfo, Prompt, TemplateError};
-
-/// Most prompt tokens computed in one step, so that a long prompt does not stall other sequences.
-pub const PREFILL_CHUNK: usize = 128;
+use batch::Limits;
+use decoder::Decoder;
+use shape::Shape;
 
 /// A model ready to compute.
 #[derive(Debug)]
 pub struct LoadedModel {
-    decoder: llama::Llama,
+    decoder: Box<dyn Decoder>,
+    shape: Shape,
     tokenizer: Tokenizer,
     template: Result<ChatTemplate, TemplateError>,
     info: ModelInfo,
-    device: Device,
-}
-
-/// Which positions' logits a step is to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rows {
-    /// Only those of the last token: all that generating needs.
-    Last,
-    /// Those of every token.
-    All,
+    place: Place,
 }
 
 impl LoadedModel {
@@ -65,10 +59,25 @@ impl LoadedModel {
         &self.tokenizer
     }
 
-    /// An empty KV cache for one sequence of this model.
+    /// A cache of `blocks` empty blocks of [`BLOCK_TOKENS`] tokens, for all sequences of this model together.
+    ///
+    /// # Errors
+    /// [`InferenceError::BadParameter`] for more blocks than can be numbered.
+    pub fn new_cache(&self, blocks: usize) -> Result<KvCache, InferenceError> {
+        if u32::try_from(blocks).is_err() {
+            return Err(InferenceError::BadParameter {
+                name: "blocks",
+                reason: format!("{blocks} is too many"),
+            });
+        }
+        let shape = &self.shape;
+        Ok(KvCache::new(shape.layers, shape.kv_heads, shape.head_dim, blocks, &self.place))
+    }
+
+    /// Bytes one block of a cache takes, all layers together.
     #[must_use]
-    pub fn new_cache(&self) -> KvCache {
-        KvCache::new(self.decoder.config(), self.info.context_length, &self.device)
+    pub fn kv_bytes_per_block(&self) -> u64 {
+        load::kv_bytes_per_block(&self.shape, &self.place)
     }
 
     /// The tokens of a prompt. `nonce` must be fresh random bits: see [`Guard`].
@@ -107,45 +116,25 @@ impl LoadedModel {
         Err(InferenceError::ContextLengthExceeded { prompt: bytes / self.tokenizer.longest_text(1), max })
     }
 
-    /// Computes `tokens` after what `cache` holds and answers the logits of the last one, `vocab` numbers.
+    /// Computes all entries in one pass: matrices see the rows of all of them at once.
     ///
     /// # Errors
-    /// [`InferenceError::ContextLengthExceeded`], [`InferenceError::BadParameter`] for a token outside the
-    /// vocabulary, [`InferenceError::EnginePanicked`] when the device fails.
-    pub fn step(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, InferenceError> {
-        self.compute(tokens, cache, Rows::Last)
-    }
-
-    /// Teacher forcing: the logits after every one of `tokens`, in order, `tokens.len() * vocab` numbers.
-    ///
-    /// # Errors
-    /// As [`LoadedModel::step`].
-    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, InferenceError> {
-        let mut cache = self.new_cache();
-        let mut all = Vec::with_capacity(tokens.len() * self.info.vocab);
-        for chunk in tokens.chunks(PREFILL_CHUNK) {
-            all.extend(self.compute(chunk, &mut cache, Rows::All)?);
+    /// [`InferenceError::ContextLengthExceeded`] and [`InferenceError::BadParameter`] for entries that do not fit model
+    /// or cache, before anything is computed; [`InferenceError::EnginePanicked`] when the device fails.
+    pub fn forward(&self, batch: &[BatchEntry<'_>], cache: &mut KvCache) -> Result<Logits, InferenceError> {
+        let (vocab, context_length) = (self.info.vocab, self.info.context_length);
+        batch::check(batch, Limits { vocab, context_length, blocks: cache.blocks() })?;
+        if batch.is_empty() {
+            return Ok(Logits::new(Vec::new(), vocab));
         }
-        Ok(all)
-    }
-
-    fn compute(&self, tokens: &[u32], cache: &mut KvCache, rows: Rows) -> Result<Vec<f32>, InferenceError> {
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= self.info.vocab) {
-            return Err(InferenceError::BadParameter { name: "tokens", reason: format!("{id} is no token") });
-        }
-        let wanted = cache.len() + tokens.len();
-        if wanted > self.info.context_length {
-            return Err(InferenceError::ContextLengthExceeded {
-                prompt: wanted,
-                max: self.info.context_length,
-            });
-        }
-        if tokens.is_empty() {
-            return Ok(Vec::new());
-        }
-        let logits: Tensor<2> = self.decoder.forward(tokens, cache, rows);
-        logits
-            .try_into_vec_as::<f32>()
-            .map_err(|error| InferenceError::EnginePanicked { message: format!("reading logits: {error}") })
+        let step = Step::new(batch, self.decoder.ropes(), self.decoder.windows(), &self.place);
+        let wanted = batch::wanted_rows(batch);
+        let values = match self.decoder.forward(&step, cache, &wanted) {
+            None => Vec::new(),
+            Some(logits) => logits.try_into_vec_as::<f32>().map_err(|error| {
+                InferenceError::EnginePanicked { message: format!("reading logits: {error}") }
+            })?,
+        };
+        Ok(Logits::new(values, vocab))
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::load::rotate_half_order;
+use super::weights::rotate_half_order;
 use super::*;
 use crate::gguf::TensorType;
 use crate::testing::{TempModel, TinyLlama};
@@ -26,12 +26,12 @@ fn a_file_says_what_it_is() {
 
 #[test]
 fn steps_over_a_cache_give_what_the_whole_gives_at_once() {
-    let mut model = load(&TempModel::new(&TinyLlama::default()));
+    let model = load(&TempModel::new(&TinyLlama::default()));
     let vocab = model.info().vocab;
     let whole = model.logits(&TOKENS).unwrap();
     assert_eq!(whole.len(), TOKENS.len() * vocab);
     for cut in [1, 4, 8] {
-        let mut cache = model.new_cache();
+        let mut cache = model.new_session().unwrap();
         model.step(&TOKENS[..cut], &mut cache).unwrap();
         for (at, token) in TOKENS.iter().enumerate().skip(cut) {
             let logits = model.step(&[*token], &mut cache).unwrap();
@@ -45,7 +45,7 @@ fn steps_over_a_cache_give_what_the_whole_gives_at_once() {
 
 #[test]
 fn later_tokens_do_not_change_earlier_logits() {
-    let mut model = load(&TempModel::new(&TinyLlama::default()));
+    let model = load(&TempModel::new(&TinyLlama::default()));
     let vocab = model.info().vocab;
     let mut changed = TOKENS;
     changed[8] = 7;
@@ -56,15 +56,94 @@ fn later_tokens_do_not_change_earlier_logits() {
 
 #[test]
 fn a_cache_that_grows_keeps_what_it_holds() {
-    let mut model = load(&TempModel::new(&TinyLlama::default()));
+    let model = load(&TempModel::new(&TinyLlama::default()));
     let vocab = model.info().vocab;
     let tokens: Vec<u32> = (0..400).map(|at| 10 + at * 7 % 200).collect();
     let whole = model.logits(&tokens).unwrap();
-    let mut cache = model.new_cache();
+    let mut cache = model.new_session().unwrap();
     let last = tokens.chunks(100).map(|chunk| model.step(chunk, &mut cache).unwrap()).last().unwrap();
     for (ours, reference) in last.iter().zip(&whole[399 * vocab..]) {
         assert!((ours - reference).abs() < 1e-4);
     }
+}
+
+/// Computes these sequences to their ends in one cache, in passes that take `chunk` tokens of each in turn; answers every
+/// sequence's logits of every token.
+fn together(model: &LoadedModel, sequences: &[&[u32]], chunks: &[usize]) -> Vec<Vec<f32>> {
+    // Blocks are dealt out alternately, so that no sequence lies in one piece.
+    let count = sequences.len();
+    let blocks = |index: usize| (0..4).map(|block| (block * count + index) as u32).collect::<Vec<_>>();
+    let tables: Vec<Vec<u32>> = (0..count).map(blocks).collect();
+    let mut cache = model.new_cache(4 * count).unwrap();
+    let (mut done, mut all) = (vec![0; count], vec![Vec::new(); count]);
+    while done.iter().zip(sequences).any(|(&done, sequence)| done < sequence.len()) {
+        let running: Vec<usize> = (0..count).filter(|&at| done[at] < sequences[at].len()).collect();
+        let ends: Vec<usize> =
+            running.iter().map(|&at| (done[at] + chunks[at]).min(sequences[at].len())).collect();
+        let entry = |(&at, &end): (&usize, &usize)| BatchEntry {
+            tokens: &sequences[at][done[at]..end],
+            past: done[at],
+            blocks: &tables[at],
+            rows: Rows::All,
+        };
+        let batch: Vec<BatchEntry<'_>> = running.iter().zip(&ends).map(entry).collect();
+        let mut logits = model.forward(&batch, &mut cache).unwrap();
+        let mut rows = logits.rows();
+        for (at, end) in running.into_iter().zip(ends) {
+            all[at].extend(rows.by_ref().take(end - done[at]).flatten().map(|logit| *logit));
+            done[at] = end;
+        }
+    }
+    all
+}
+
+fn assert_close(ours: &[f32], reference: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), reference.len());
+    let widest = ours.iter().zip(reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(widest < tolerance, "a logit differs by {widest}");
+}
+
+#[test]
+fn sequences_of_one_batch_do_not_see_each_other() {
+    let long: Vec<u32> = (0..70).map(|at| 10 + at * 7 % 200).collect();
+    for reference in [true, false] {
+        let file = TempModel::new(&TinyLlama::default());
+        let model = LoadedModel::load(&LoadOptions { reference, ..LoadOptions::new(file.path()) }).unwrap();
+        let sequences: [&[u32]; 4] = [&TOKENS, &long, &long[5..40], &TOKENS[3..]];
+        // Prompts in chunks beside single tokens, as an engine mixes them.
+        for (ours, tokens) in together(&model, &sequences, &[1, 33, 16, 1]).iter().zip(sequences) {
+            assert_close(ours, &model.logits(tokens).unwrap(), 1e-3);
+        }
+    }
+}
+
+#[test]
+fn only_the_rows_that_are_wanted_are_answered() {
+    let model = load(&TempModel::new(&TinyLlama::default()));
+    let mut cache = model.new_cache(4).unwrap();
+    let entry = |rows, block| BatchEntry { tokens: &TOKENS, past: 0, blocks: block, rows };
+    let batch = [entry(Rows::Last, &[3]), entry(Rows::None, &[0]), entry(Rows::All, &[1])];
+    let mut logits = model.forward(&batch, &mut cache).unwrap();
+    assert_eq!(logits.len(), 1 + TOKENS.len());
+    let last = logits.row(0).to_vec();
+    assert_close(logits.row(TOKENS.len()), &last, 1e-4);
+    assert!(model.forward(&batch[1..2], &mut cache).unwrap().is_empty());
+    assert!(model.forward(&[], &mut cache).unwrap().is_empty());
+}
+
+#[test]
+fn entries_that_do_not_fit_their_cache_are_refused() {
+    let model = load(&TempModel::new(&TinyLlama::default()));
+    let mut cache = model.new_cache(2).unwrap();
+    let mut refused = |tokens: &[u32], past, blocks: &[u32]| {
+        let entry = BatchEntry { tokens, past, blocks, rows: Rows::Last };
+        model.forward(&[entry], &mut cache).map(|_| ()).map_err(|error| error.kind())
+    };
+    assert_eq!(refused(&[], 0, &[0]), Err(ErrorKind::BadParameter));
+    assert_eq!(refused(&[5], 32, &[0]), Err(ErrorKind::BadParameter));
+    assert_eq!(refused(&[5], 0, &[2]), Err(ErrorKind::BadParameter));
+    assert_eq!(refused(&[5], usize::MAX, &[0]), Err(ErrorKind::ContextLengthExceeded));
+    assert_eq!(refused(&[5], 32, &[0, 1]), Ok(()));
 }
 
 #[test]
@@ -99,8 +178,8 @@ fn what_does_not_fit_is_refused_before_it_is_computed() {
         add_generation_prompt: true,
     };
     assert_eq!(kind(&rejected), Err(ErrorKind::TemplateFailed));
-    let mut cache = model.new_cache();
-    let step = |tokens: &[u32], cache: &mut KvCache| model.step(tokens, cache).map_err(|error| error.kind());
+    let mut cache = model.new_session().unwrap();
+    let step = |tokens: &[u32], cache: &mut Session| model.step(tokens, cache).map_err(|error| error.kind());
     assert_eq!(step(&[1; 21], &mut cache), Err(ErrorKind::ContextLengthExceeded));
     assert_eq!(step(&[9999], &mut cache), Err(ErrorKind::BadParameter));
     assert!(cache.is_empty());
@@ -109,7 +188,7 @@ fn what_does_not_fit_is_refused_before_it_is_computed() {
 #[test]
 fn another_digest_is_refused_and_the_right_one_is_not() {
     let path = TempModel::new(&TinyLlama::default());
-    let digest = crate::gguf::GgufFile::open(path.path()).unwrap().sha256();
+    let digest = crate::gguf::GgufFile::open(path.path()).unwrap().sha256().unwrap();
     let load = |sha256: String| {
         let options = LoadOptions { sha256: Some(sha256), ..LoadOptions::new(path.path()) };
         LoadedModel::load(&options).map(|_| ()).map_err(|error| error.kind())
@@ -120,9 +199,10 @@ fn another_digest_is_refused_and_the_right_one_is_not() {
 
 #[test]
 fn query_and_key_rows_are_put_back() {
-    // Two heads of four rows of one number: the file interleaves the halves of each head.
-    let stored = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0];
-    assert_eq!(rotate_half_order(&stored, 1, 4), [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
+    // Two heads of four rows: the file interleaves the halves of each head.
+    let stored = [0, 2, 1, 3, 10, 12, 11, 13];
+    let order = rotate_half_order(8, 4);
+    assert_eq!(order.iter().map(|&row| stored[row]).collect::<Vec<_>>(), [0, 1, 2, 3, 10, 11, 12, 13]);
 }
 
 #[test]
@@ -162,7 +242,7 @@ proptest! {
         }
         let path = TempModel::from_bytes(&bytes);
         if let Ok(model) = LoadedModel::load(&LoadOptions::new(path.path())) {
-            let logits = model.step(&[5, 6], &mut model.new_cache());
+            let logits = model.step(&[5, 6], &mut model.new_session().unwrap());
             prop_assert!(logits.is_err() || logits.unwrap().len() == model.info().vocab);
         }
     }

@@ -37,7 +37,7 @@ pub(crate) fn continuations() -> Vec<Continuation> {
 fn first_choices_agree_with_llama_cpp() {
     let Some(path) = support::model_path() else { return };
     let options = LoadOptions { sha256: Some(support::MODEL_SHA256.to_owned()), ..LoadOptions::new(path) };
-    let mut model = LoadedModel::load(&options).unwrap();
+    let model = LoadedModel::load(&options).unwrap();
     let vocab = model.info().vocab;
     let (mut same, mut positions, mut widest) = (0, 0, 0.0_f32);
     for continuation in continuations() {

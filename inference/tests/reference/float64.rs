@@ -25,7 +25,8 @@ struct Position {
 #[test]
 fn logits_are_those_of_double_precision() {
     let Some(path) = support::model_path() else { return };
-    let mut model = LoadedModel::load(&LoadOptions::new(path)).unwrap();
+    let options = LoadOptions { reference: true, ..LoadOptions::new(path) };
+    let model = LoadedModel::load(&options).unwrap();
     let vocab = model.info().vocab;
     let mut widest = 0.0_f64;
     for line in include_str!("../fixtures/float64.jsonl").lines().skip(1) {

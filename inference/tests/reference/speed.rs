@@ -14,7 +14,7 @@ fn load_prefill_and_decode() {
     let load = begin.elapsed();
     let prompt: Vec<u32> = (0..128).map(|at| 100 + at * 37 % 4000).collect();
     for round in 0..3 {
-        let mut cache = model.new_cache();
+        let mut cache = model.new_session().unwrap();
         let begin = Instant::now();
         let mut logits = model.step(&prompt, &mut cache).unwrap();
         let prefill = begin.elapsed();

@@ -6,8 +6,6 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod codec;
@@ -23,8 +21,6 @@ mod tests;
 
 use std::io;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use amx::available as tiles_are_available;
 pub use format::Format;
 use format::TILE;
 pub use product::matmul;

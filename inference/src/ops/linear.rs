@@ -1,0 +1,96 @@
+//! Matrices without bias: where weights meet activations.
+
+use std::sync::Arc;
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Tensor, TensorData};
+use opossum_kernels::{Matrix, Pool};
+
+use super::Step;
+use super::kernels::KernelOps;
+
+/// The numbers of a matrix, one row an output. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) enum Weight {
+    /// A tensor `[outputs, inputs]`. It is multiplied through a transposed view: a decode step then reads every row
+    /// front to back.
+    Dense(Tensor<2>),
+    /// As the file has them, for the CPU kernels.
+    Packed(Arc<Matrix>, Arc<Pool>),
+}
+
+/// `y = x W^T`.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    weight: Weight,
+}
+
+impl Linear {
+    pub(crate) fn new(weight: Weight) -> Self {
+        Self { weight }
+    }
+
+    /// `[tokens, inputs]` to `[tokens, outputs]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.weight {
+            Weight::Packed(matrix, pool) => {
+                let product = Dispatch::packed_matmul(x.into_dispatch(), matrix, pool);
+                Tensor::from_dispatch(product)
+            }
+            Weight::Dense(rows) => x.cast(rows.dtype()).matmul(rows.clone().transpose()).cast(DType::F32),
+        }
+    }
+
+    /// Several matrices of the same input, which the CPU kernels prepare for all of them at once.
+    pub(crate) fn forward_all<const N: usize>(matrices: [&Self; N], x: &Tensor<2>) -> [Tensor<2>; N] {
+        let mut packed = Vec::with_capacity(N);
+        let mut shared = None;
+        for matrix in matrices {
+            if let Weight::Packed(matrix, pool) = &matrix.weight {
+                packed.push(&**matrix);
+                shared = Some(pool);
+            }
+        }
+        if let Some(pool) = shared {
+            let products = Dispatch::packed_matmuls(x.clone().into_dispatch(), &packed, pool);
+            let products: Vec<Tensor<2>> = products.into_iter().map(Tensor::from_dispatch).collect();
+            // Fewer only when some of the matrices are not packed; then each goes its own way.
+            if let Ok(products) = products.try_into() {
+                return products;
+            }
+        }
+        matrices.map(|matrix| matrix.forward(x.clone()))
+    }
+}
+
+/// One row of numbers for each token of the vocabulary; also the output matrix of models that tie the two.
+#[derive(Debug, Clone)]
+pub(crate) struct Embedding {
+    weight: Weight,
+}
+
+impl Embedding {
+    /// From `[vocab, width]`.
+    pub(crate) fn new(weight: Weight) -> Self {
+        Self { weight }
+    }
+
+    /// The rows of the step's tokens, `[tokens, width]`.
+    pub(crate) fn forward(&self, step: &Step<'_>) -> Tensor<2> {
+        match &self.weight {
+            Weight::Dense(rows) => rows.clone().select(0, step.ids()).cast(DType::F32),
+            Weight::Packed(matrix, _) => {
+                let mut rows = vec![0.0; step.rows() * matrix.inputs()];
+                for (id, row) in step.tokens().zip(rows.chunks_exact_mut(matrix.inputs())) {
+                    matrix.row(id as usize, row);
+                }
+                Tensor::from_data(TensorData::new(rows, [step.rows(), matrix.inputs()]), step.device())
+            }
+        }
+    }
+
+    /// The same matrix as the output layer.
+    pub(crate) fn tied(&self) -> Linear {
+        Linear::new(self.weight.clone())
+    }
+}
