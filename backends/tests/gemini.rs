@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use common::{ABORT_LIMIT, PATIENCE, call, chat, classes, client, hear, hear_out, reply, stream, whole};
 use futures::StreamExt as _;
 use opossum_backends::gemini::{GeminiBackend, GeminiConfig};
-use opossum_backends::{Backend, Call, Reply};
+use opossum_backends::{Backend, Call, EmbedCall, Reply};
 use opossum_core::answer::{Answer, FinishReason, StreamEvent, Usage};
 use opossum_core::class::FailureClass as Class;
+use opossum_core::embed::EmbedRequest;
 use opossum_core::needs::Needs;
 use opossum_core::request::{GenerateRequest, Message, Role, Tool, ToolCall};
-use opossum_testkit::{RefusedAddr, Script, Step, Upstream};
+use opossum_testkit::upstream::vector_of;
+use opossum_testkit::{RefusedAddr, Script, Seen, Step, Upstream};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -372,6 +374,7 @@ async fn models_and_probe_ask_for_the_list() {
             "supportedGenerationMethods": ["generateContent", "countTokens"]},
         {"name": "models/gemini-2.5-flash-image", "supportedGenerationMethods": ["generateContent"], "thinking": false},
         {"name": "models/text-embedding-004", "supportedGenerationMethods": ["embedContent"]},
+        {"name": "models/aqa", "supportedGenerationMethods": ["generateAnswer"]},
         {"name": "tunedModels/mine"},
     ]}))));
     let models = backend.models().await.unwrap();
@@ -384,6 +387,7 @@ async fn models_and_probe_ask_for_the_list() {
         [
             ("gemini-2.5-flash", Some(1_048_576), true),
             ("gemini-2.5-flash-image", None, false),
+            ("text-embedding-004", None, false),
             ("tunedModels/mine", None, true),
         ]
     );
@@ -446,4 +450,33 @@ async fn two_calls_at_once_keep_apart() {
     };
     let (a, b) = tokio::join!(ask("a"), ask("b"));
     assert_eq!((a.as_str(), b.as_str()), ("word0 word1 word2 ", "x"));
+}
+
+#[tokio::test]
+async fn many_texts_are_embedded_in_batches_and_stay_in_order() {
+    let upstream = Upstream::gemini().start();
+    let backend = at(&upstream.base_url());
+    let texts: Vec<String> = (0..250).map(|n| "x".repeat(n + 1)).collect();
+    let call = EmbedCall {
+        request: Arc::new(EmbedRequest { dimensions: Some(2), ..EmbedRequest::texts(texts.clone()) }),
+        model: "gemini-embedding-001".into(),
+        defaults: Arc::default(),
+        request_id: "req-1".into(),
+        traceparent: None,
+    };
+    let found = backend.embed(call).await.unwrap();
+    let sizes = |seen: &Seen| seen.body["requests"].as_array().map(Vec::len);
+    let mut asked: Vec<_> = upstream.seen().iter().map(sizes).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, [Some(50), Some(100), Some(100)]);
+    let one = &upstream.seen()[0].body["requests"][0];
+    assert_eq!(one["model"], "models/gemini-embedding-001");
+    assert_eq!(one["outputDimensionality"], 2);
+    for (text, vector) in texts.iter().zip(found.vectors()) {
+        let sent = vector_of(text, 2);
+        let length = sent.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let expected: Vec<f32> = sent.iter().map(|x| (x / length) as f32).collect();
+        assert_eq!(vector, expected, "{}", text.len());
+    }
+    assert_eq!(found.usage, None, "this answer counts no tokens");
 }

@@ -9,6 +9,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ and VNNI, with all of [`Isa::Avx2`].
     Avx512Vnni,
+    /// [`Isa::Avx512Vnni`] with BF16, and tile registers (AMX) that multiply BF16.
+    Amx,
 }
 
 impl Isa {
@@ -20,7 +22,7 @@ impl Isa {
 
     /// Every set that this processor can run, plain first. Tests run each.
     pub fn available() -> impl DoubleEndedIterator<Item = Self> {
-        [Self::Portable, Self::Avx2, Self::Avx512Vnni].into_iter().filter(|isa| isa.is_there())
+        [Self::Portable, Self::Avx2, Self::Avx512Vnni, Self::Amx].into_iter().filter(|isa| isa.is_there())
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -30,16 +32,20 @@ impl Isa {
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c")
         };
+        let avx512 = || {
+            avx2()
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vnni")
+        };
         match self {
             Self::Portable => true,
             Self::Avx2 => avx2(),
-            Self::Avx512Vnni => {
-                avx2()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vnni")
+            Self::Avx512Vnni => avx512(),
+            Self::Amx => {
+                avx512() && is_x86_feature_detected!("avx512bf16") && crate::matrix::tiles_are_available()
             }
         }
     }

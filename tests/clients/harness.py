@@ -1,8 +1,10 @@
 """A small OpenAI-compatible upstream and the real service in front of it."""
 
+import base64
 import json
 import os
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -13,7 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 MODEL = "test-model"
+EMBEDDING_MODEL = "text-embedding-3-small"
 TEXT = "An opossum plays dead when everything around it goes wrong."
+
+
+def vector_of(text, dimensions):
+    """Components that 32-bit floats hold exactly, so that vectors can be compared with ==."""
+    return [(len(text) + place) / 8 for place in range(dimensions)]
 
 
 class Upstream(ThreadingHTTPServer):
@@ -38,11 +46,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.whole(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "test"}]})
+        models = [{"id": name, "object": "model", "owned_by": "test"} for name in (MODEL, EMBEDDING_MODEL)]
+        self.whole(200, {"object": "list", "data": models})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append(body)
+        if self.path.endswith("/embeddings"):
+            self.whole(200, self.embed(body))
+            return
         order = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         if order == "fail":
             self.whole(500, {"error": {"message": "broken", "type": "server_error", "code": None, "param": None}})
@@ -54,6 +66,17 @@ class Handler(BaseHTTPRequestHandler):
             self.stream(body, cut=order == "cut")
         else:
             self.whole(200, self.answer(body))
+
+    def embed(self, body):
+        inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        data = []
+        for index, text in enumerate(inputs):
+            vector = vector_of(text, body.get("dimensions", 4))
+            if body.get("encoding_format") == "base64":
+                vector = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+            data.append({"object": "embedding", "index": index, "embedding": vector})
+        usage = {"prompt_tokens": 5, "total_tokens": 5}
+        return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
     def tool_call(self, body):
         name = body["tools"][0]["function"]["name"]
@@ -115,7 +138,7 @@ class Service:
         config.mkdir()
         (config / "default.toml").write_text(
             f'services.only.kind = "openai"\nservices.only.base_url = "{upstream.base_url}"\n'
-            f'services.only.models = ["{MODEL}"]\n'
+            f'services.only.models = ["{MODEL}", "{EMBEDDING_MODEL}"]\n'
         )
         env = {
             "PATH": os.environ["PATH"], "HOME": self.dir.name, "HOST": "127.0.0.1", "PORT": str(self.port),

@@ -4,7 +4,7 @@ import unittest
 
 import openai
 
-from harness import MODEL, TEXT, Service, Upstream
+from harness import EMBEDDING_MODEL, MODEL, TEXT, Service, Upstream, vector_of
 
 
 def user(text):
@@ -95,6 +95,26 @@ class OpenAiClient(unittest.TestCase):
     def test_completions(self):
         answer = self.client.completions.create(model="auto", prompt="Once upon a time")
         self.assertEqual(answer.choices[0].text, TEXT)
+
+    def test_embeddings_as_the_client_asks_by_default(self):
+        # Left to itself the client asks for base64 and decodes it.
+        answer = self.client.embeddings.create(model=f"only/{EMBEDDING_MODEL}", input=["hello", "opossum"])
+        self.assertEqual([e.embedding for e in answer.data], [vector_of("hello", 4), vector_of("opossum", 4)])
+        self.assertEqual([e.index for e in answer.data], [0, 1])
+        self.assertEqual((answer.model, answer.usage.prompt_tokens), (EMBEDDING_MODEL, 5))
+
+    def test_embeddings_as_numbers_and_shorter(self):
+        answer = self.client.embeddings.create(
+            model="auto", input="hello", encoding_format="float", dimensions=2
+        )
+        self.assertEqual(answer.data[0].embedding, vector_of("hello", 2))
+
+    def test_wrong_inputs_are_named(self):
+        for arguments, param in [({"input": []}, "input"), ({"input": ["a", ""]}, "input[1]")]:
+            with self.subTest(param), self.assertRaises(openai.BadRequestError) as caught:
+                self.client.embeddings.create(model="auto", **arguments)
+            with self.subTest(param):
+                self.assertEqual(caught.exception.param, param)
 
     def test_models(self):
         ids = [model.id for model in self.client.models.list()]

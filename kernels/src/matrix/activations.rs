@@ -32,7 +32,7 @@ impl Activations {
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: packing has checked that the processor has this instruction set.
-            Isa::Avx2 | Isa::Avx512Vnni => unsafe { self.quantize_avx2(x) },
+            Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => unsafe { self.quantize_avx2(x) },
             _ => self.quantize_blocks(x),
         }
     }

@@ -6,6 +6,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod codec;
@@ -21,6 +23,8 @@ mod tests;
 
 use std::io;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::available as tiles_are_available;
 pub use format::Format;
 use format::TILE;
 pub use product::matmul;

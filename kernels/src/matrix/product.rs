@@ -6,17 +6,21 @@ use std::ops::Range;
 
 use super::activations::{self, Activations};
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
-#[cfg(target_arch = "x86_64")]
 use super::codec::with_codec;
 use super::format::TILE;
 use super::portable::Sums;
 use super::{Matrix, portable};
+#[cfg(target_arch = "x86_64")]
+use super::{amx, avx512};
 use crate::{Isa, Pool};
 
 thread_local! {
     /// The quantized activations of the last call, kept so that a call allocates nothing.
     static SCRATCH: Cell<Activations> = Cell::default();
+
+    /// The same, for products on tile registers.
+    #[cfg(target_arch = "x86_64")]
+    static HALVES: Cell<amx::Halves> = Cell::default();
 }
 
 /// Tokens that are multiplied with a tile while it is unpacked.
@@ -41,12 +45,37 @@ pub fn matmul(pool: &Pool, x: &[f32], tokens: usize, outs: &mut [(&Matrix, &mut 
     if tokens == 0 {
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if tokens >= amx::LEAST_TOKENS && outs.iter().all(|(matrix, _)| matrix.isa == Isa::Amx) {
+        return on_tiles(pool, x, outs);
+    }
     let mut quantized = SCRATCH.take();
     if outs.iter().any(|(matrix, _)| activations::wanted(matrix.format)) {
         quantized.quantize(first.isa, x, first.inputs);
     }
-    run(pool, &Input { x, quantized: &quantized, tokens }, outs);
+    let input = Input { x, quantized: &quantized, tokens };
+    run(pool, outs, &|outs, index, tiles| {
+        // SAFETY: every tile of an output belongs to exactly one task.
+        multiply(outs.matrix(index), &input, tiles, &|token, tile, sums| unsafe {
+            outs.store(index, token, tile, sums);
+        });
+    });
     SCRATCH.set(quantized);
+}
+
+/// The product on tile registers, for matrices packed for them.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(pool: &Pool, x: &[f32], outs: &mut [(&Matrix, &mut [f32])]) {
+    let Some(inputs) = outs.first().map(|(matrix, _)| matrix.inputs) else { return };
+    let parts = outs.iter().map(|(matrix, _)| amx::parts(matrix.format)).max().unwrap_or(1);
+    let mut halves = HALVES.take();
+    // SAFETY: the matrices are packed for `Isa::Amx`, so packing has checked that it is there.
+    unsafe { halves.pack(pool, x, inputs, parts) };
+    run(pool, outs, &|outs, index, tiles| {
+        // SAFETY: as above; every tile of an output belongs to exactly one task.
+        unsafe { amx::multiply(outs.matrix(index), &halves, tiles, outs.target(index)) };
+    });
+    HALVES.set(halves);
 }
 
 /// What all matrices are multiplied with.
@@ -56,11 +85,15 @@ struct Input<'a> {
     tokens: usize,
 }
 
+/// Multiplies some tiles of the output with this number.
+type Part<'p> = &'p (dyn Fn(&Outputs<'_, '_, '_>, usize, Range<usize>) + Sync);
+
 /// Splits the tiles of all matrices into tasks of about the same size.
-fn run(pool: &Pool, input: &Input<'_>, outs: &mut [(&Matrix, &mut [f32])]) {
+fn run(pool: &Pool, outs: &mut [(&Matrix, &mut [f32])], part: Part<'_>) {
     let bytes: usize = outs.iter().map(|(matrix, _)| matrix.bytes()).sum();
     let share = (bytes / (pool.threads() * TASKS_PER_THREAD)).max(TASK_BYTES);
-    let tiles_per_task = |matrix: &Matrix| (share / matrix.tile_bytes()).max(1);
+    // Even, since tile registers take two at a time.
+    let tiles_per_task = |matrix: &Matrix| (share / matrix.tile_bytes()).max(1).next_multiple_of(2);
     let tasks_of = |matrix: &Matrix| matrix.tiles().div_ceil(tiles_per_task(matrix));
     let tasks = outs.iter().map(|(matrix, _)| tasks_of(matrix)).sum();
     let outs = Outputs::new(outs);
@@ -70,11 +103,7 @@ fn run(pool: &Pool, input: &Input<'_>, outs: &mut [(&Matrix, &mut [f32])]) {
             let count = tasks_of(matrix);
             if task < count {
                 let per_task = tiles_per_task(matrix);
-                let tiles = task * per_task..((task + 1) * per_task).min(matrix.tiles());
-                // SAFETY: every tile of an output belongs to exactly one task.
-                multiply(matrix, input, tiles, &|token, tile, sums| unsafe {
-                    outs.store(index, token, tile, sums);
-                });
+                part(&outs, index, task * per_task..((task + 1) * per_task).min(matrix.tiles()));
                 return;
             }
             task -= count;
@@ -104,7 +133,7 @@ fn multiply(matrix: &Matrix, input: &Input<'_>, tiles: Range<usize>, store: Stor
 fn tile_product(matrix: &Matrix, input: &Input<'_>, tile: usize, first: usize, sums: &mut [Sums]) {
     match matrix.isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => with_codec!(
+        Isa::Avx512Vnni | Isa::Amx => with_codec!(
             matrix.format,
             // SAFETY: packing has checked that the processor has this instruction set.
             C => unsafe { avx512::quantized::<C>(matrix.tile(tile), input.quantized, first, sums) },
@@ -149,14 +178,27 @@ impl<'s, 'a, 'b> Outputs<'s, 'a, 'b> {
     unsafe fn store(&self, index: usize, token: usize, tile: usize, sums: &Sums) {
         let outputs = self.matrix(index).outputs;
         let rows = TILE.min(outputs - tile * TILE);
-        // SAFETY: `matrix` has checked the index. The slice's pointer is read without borrowing the slice, and a
-        // unique reference has the layout of a pointer.
-        let out: *mut [f32] = unsafe { (&raw const (*self.outs.add(index)).1).cast::<*mut [f32]>().read() };
+        let out = self.first(index);
         // SAFETY: `matmul` has checked that the output holds `tokens * outputs` numbers; the caller is the only one
         // that touches these.
         unsafe {
-            let to = out.cast::<f32>().add(token * outputs + tile * TILE);
+            let to = out.add(token * outputs + tile * TILE);
             std::ptr::copy_nonoverlapping(sums.as_ptr(), to, rows);
         }
+    }
+
+    /// The first number of an output.
+    fn first(&self, index: usize) -> *mut f32 {
+        assert!(index < self.count, "an output of this product");
+        // SAFETY: the index is checked. The slice's pointer is read without borrowing the slice, and a unique
+        // reference has the layout of a pointer.
+        let out: *mut [f32] = unsafe { (&raw const (*self.outs.add(index)).1).cast::<*mut [f32]>().read() };
+        out.cast()
+    }
+
+    /// Where products on tile registers go.
+    #[cfg(target_arch = "x86_64")]
+    fn target(&self, index: usize) -> amx::Target {
+        amx::Target { first: self.first(index), stride: self.matrix(index).outputs }
     }
 }

@@ -18,6 +18,9 @@ pub fn folder_with(file: &str) -> Option<PathBuf> {
 /// The file of the model that answers by default.
 pub const DEFAULT_MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
+/// The weights of the model that embeds by default.
+pub const DEFAULT_ENCODER_FILE: &str = "all-minilm-l6-v2/model.safetensors";
+
 fn candidates() -> Vec<PathBuf> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
     let cache = std::env::var_os("OPOSSUM_MODEL_CACHE")

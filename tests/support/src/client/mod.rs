@@ -117,6 +117,11 @@ impl Client {
         self.post("/v1/chat/completions", body).await
     }
 
+    /// POST of inputs to embed.
+    pub async fn embed(&self, body: &Value) -> Answer {
+        self.post("/v1/embeddings", body).await
+    }
+
     /// POST of a chat whose answer is a stream of events, once its head is there.
     ///
     /// # Panics

@@ -2,14 +2,18 @@
 
 use serde_json::{Value, json};
 
+use super::vectors;
+
 /// Whose protocol an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// OpenAI and everything compatible with it: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+    /// OpenAI and everything compatible with it: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`,
+    /// `/v1/models`.
     OpenAi,
-    /// Google's native protocol: `/v1beta/models/{m}:generateContent`, `:streamGenerateContent`.
+    /// Google's native protocol: `/v1beta/models/{m}:generateContent`, `:streamGenerateContent`,
+    /// `:embedContent`, `:batchEmbedContents`.
     Gemini,
-    /// Ollama's native protocol: `/api/chat`, `/api/generate`, `/api/tags`, `/api/version`.
+    /// Ollama's native protocol: `/api/chat`, `/api/generate`, `/api/embed`, `/api/tags`, `/api/version`.
     Ollama,
 }
 
@@ -18,6 +22,7 @@ pub enum Dialect {
 pub(crate) enum Operation {
     Chat,
     Completion,
+    Embedding,
     /// A list of models, a version: what health probes and discovery ask for.
     Probe,
     Unknown,
@@ -32,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) model: String,
     /// The text of the last message.
     pub(crate) prompt: String,
+    /// The vectors of an embedding request's inputs.
+    pub(crate) vectors: Vec<Vec<f64>>,
     pub(crate) usage_asked: bool,
     pub(crate) number: usize,
 }
@@ -46,7 +53,11 @@ impl Exchange {
         };
         let usage_asked = dialect != Dialect::OpenAi || body["stream_options"]["include_usage"] == true;
         let prompt = last_message(body).to_owned();
-        Self { dialect, operation, stream, model, prompt, usage_asked, number }
+        let vectors = match operation {
+            Operation::Embedding => vectors::of_request(dialect, body),
+            _ => Vec::new(),
+        };
+        Self { dialect, operation, stream, model, prompt, vectors, usage_asked, number }
     }
 
     pub(crate) fn content_type(&self) -> &'static str {
@@ -189,9 +200,16 @@ impl Exchange {
             Dialect::Gemini => json!({"models": models.iter().map(|m| json!({
                 "name": format!("models/{m}"), "baseModelId": m, "version": "001", "displayName": m,
                 "inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536,
-                "supportedGenerationMethods": ["generateContent", "countTokens"],
+                "supportedGenerationMethods":
+                    [if vectors::is_for_embedding(m) { "embedContent" } else { "generateContent" }],
             })).collect::<Vec<_>>()}),
             Dialect::Ollama if path.starts_with("/api/version") => json!({"version": "0.12.0"}),
+            Dialect::Ollama if path.starts_with("/api/show") && vectors::is_for_embedding(&self.model) => {
+                json!({
+                    "capabilities": ["embedding"], "details": {"family": "bert"},
+                    "model_info": {"general.architecture": "bert", "bert.context_length": 512},
+                })
+            }
             Dialect::Ollama if path.starts_with("/api/show") => json!({
                 "capabilities": ["completion", "tools"], "details": {"family": "llama"},
                 "model_info": {"general.architecture": "llama", "llama.context_length": 131_072},
@@ -314,6 +332,7 @@ fn openai_route(method: &str, route: &str, body: &Value) -> (Operation, String, 
     match (method, route) {
         ("POST", "/v1/chat/completions") => (Operation::Chat, model, stream),
         ("POST", "/v1/completions") => (Operation::Completion, model, stream),
+        ("POST", "/v1/embeddings") => (Operation::Embedding, model, false),
         ("GET" | "HEAD", _) => (Operation::Probe, model, false),
         _ => (Operation::Unknown, model, false),
     }
@@ -324,6 +343,9 @@ fn gemini_route(method: &str, route: &str) -> (Operation, String, bool) {
     match (method, tail.split_once(':')) {
         ("POST", Some((model, "generateContent"))) => (Operation::Chat, model.to_owned(), false),
         ("POST", Some((model, "streamGenerateContent"))) => (Operation::Chat, model.to_owned(), true),
+        ("POST", Some((model, "embedContent" | "batchEmbedContents"))) => {
+            (Operation::Embedding, model.to_owned(), false)
+        }
         ("GET" | "HEAD", _) => (Operation::Probe, tail.to_owned(), false),
         _ => (Operation::Unknown, tail.to_owned(), false),
     }
@@ -336,6 +358,7 @@ fn ollama_route(method: &str, route: &str, body: &Value) -> (Operation, String, 
     match (method, route) {
         ("POST", "/api/chat") => (Operation::Chat, model, stream),
         ("POST", "/api/generate") => (Operation::Completion, model, stream),
+        ("POST", "/api/embed") => (Operation::Embedding, model, false),
         ("GET" | "HEAD", _) | ("POST", "/api/show") => (Operation::Probe, model, false),
         _ => (Operation::Unknown, model, false),
     }

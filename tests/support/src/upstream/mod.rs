@@ -8,6 +8,7 @@ mod dialect;
 mod play;
 mod record;
 mod serve;
+mod vectors;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 pub use dialect::{Dialect, PROMPT_TOKENS};
 pub use record::Seen;
+pub use vectors::vector_of;
 
 use crate::script::Script;
 use crate::wait::eventually;

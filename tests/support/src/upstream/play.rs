@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::dialect::{Exchange, Operation, escape};
+use super::vectors;
 use crate::script::{Script, Step};
 
 /// What becomes of the connection.
@@ -223,6 +224,15 @@ impl<'a, W: AsyncWrite + Unpin> Player<'a, W> {
     async fn answer(&mut self, text: &str) -> io::Result<()> {
         if self.exchange.operation == Operation::Unknown {
             return Ok(());
+        }
+        if self.exchange.operation == Operation::Embedding {
+            let body = vectors::answer(
+                self.exchange.dialect,
+                self.path,
+                &self.exchange.model,
+                &self.exchange.vectors,
+            );
+            return self.complete(200, &[], &body).await;
         }
         let words: Vec<String> = text.split_inclusive(' ').map(str::to_owned).collect();
         if self.exchange.stream {

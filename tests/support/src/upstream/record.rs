@@ -116,7 +116,7 @@ impl State {
         match operation {
             Operation::Probe => self.probe.clone(),
             Operation::Unknown => Some(Script::status(404)),
-            Operation::Chat | Operation::Completion => {
+            Operation::Chat | Operation::Completion | Operation::Embedding => {
                 Some(self.by_model.get(model).cloned().unwrap_or_else(|| self.plan.next()))
             }
         }
