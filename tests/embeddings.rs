@@ -153,6 +153,62 @@ async fn failing_over_stays_within_one_model() {
 }
 
 #[tokio::test]
+async fn auto_stays_with_its_model_when_a_better_placed_one_appears() {
+    let mut late = Upstream::openai().models(&["bge-small"]).start();
+    let early = Upstream::openai().start();
+    late.stop();
+    let builder = Service::of(BIN)
+        .set("services.a.kind", "\"openai\"")
+        .set("services.a.base_url", format_args!("\"{}\"", late.openai_base_url()));
+    let service = serving(builder, "b", &early).start().await;
+    let client = service.client();
+    let first = client.embed(&asked("auto", "one")).await;
+    assert_eq!((first.status, first.backend()), (200, "b"), "{}", first.body_text());
+    late.restart();
+    service.settled(&["a", "b"]).await;
+    let found = eventually(Duration::from_secs(3), async || {
+        client.embed(&asked("a/bge-small", "there")).await.status == 200
+    });
+    assert!(found.await, "the late server's model was not found");
+    let second = client.embed(&asked("auto", "two")).await;
+    assert_eq!((second.status, second.backend()), (200, "b"), "{}", second.body_text());
+}
+
+#[tokio::test]
+async fn without_an_embedding_model_the_caller_is_told_so() {
+    let up = Upstream::openai().start();
+    let service = Service::of(BIN).openai(&up).start().await;
+    service.settled(&["openai"]).await;
+    for model in ["auto", "openai/test-model", "test-model"] {
+        let answer = service.client().embed(&asked(model, "x")).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, &error["param"]), (400, &json!("model")), "{model}: {error}");
+        assert!(error["message"].as_str().is_some_and(|text| text.contains("embeddings")), "{error}");
+    }
+    assert_eq!(up.calls(), 0, "a chat model must not be asked for vectors");
+}
+
+#[tokio::test]
+async fn a_service_that_only_embeds_needs_no_telling_names() {
+    let up = Upstream::openai().models(&["mine"]).start();
+    let service = Service::of(BIN).openai(&up).env("OPENAI_SUPPORTS", "embed").start().await;
+    service.settled(&["openai"]).await;
+    let client = service.client();
+    let answer = client.embed(&asked("auto", "x")).await;
+    assert_eq!(
+        (answer.status, answer.header("x-opossum-model")),
+        (200, Some("mine")),
+        "{}",
+        answer.body_text()
+    );
+    let mut shorter = asked("auto", "x");
+    shorter["dimensions"] = json!(2);
+    let refused = client.embed(&shorter).await;
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("dimensions")));
+    assert_eq!(up.calls(), 1);
+}
+
+#[tokio::test]
 async fn an_alias_says_which_models_stand_in_for_each_other() {
     let (first, second) = (Upstream::openai().start(), Upstream::openai().start());
     let targets =

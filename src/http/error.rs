@@ -88,7 +88,11 @@ impl ApiError {
     /// 400 `unsupported_parameter` for a field that is known, but that no candidate can honour.
     pub fn unsupported(param: impl Into<Cow<'static, str>>) -> Self {
         let param = param.into();
-        let message = format!("No backend that may answer this request supports '{}'.", quoted(&param));
+        let message = match &*param {
+            // What a request for embeddings asks of a model as such.
+            "model" => "No backend that may answer this request makes embeddings with this model.".to_owned(),
+            other => format!("No backend that may answer this request supports '{}'.", quoted(other)),
+        };
         Self::new(Code::UnsupportedParameter, message).with_param(param)
     }
 
