@@ -27,8 +27,8 @@ pub mod tokenizer;
 
 pub use device::DeviceChoice;
 pub use engine::{
-    Engine, EngineConfig, EngineStats, FinishReason, Job, ModelInfo, Prompt, PromptMessage, Readiness,
-    SubmitError, TokenEvent, TokenSink, TokenUsage,
+    Engine, EngineConfig, EngineObserver, EngineStats, FinishReason, Job, ModelInfo, Prompt, PromptMessage,
+    Readiness, StepReport, SubmitError, TokenEvent, TokenSink, TokenUsage,
 };
 pub use error::{ErrorKind, InferenceError, TemplateError};
 pub use model::{LoadOptions, LoadedModel};

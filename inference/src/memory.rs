@@ -26,7 +26,7 @@ fn check(needed: u64, available: Option<u64>) -> Result<(), InferenceError> {
 }
 
 /// Bytes that can be allocated now: the least of what the machine and the control group leave.
-fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     let machine = read("/proc/meminfo").and_then(|text| available_in_meminfo(&text));
     let group =
         group_v2(Path::new("/sys/fs/cgroup")).or_else(|| group_v1(Path::new("/sys/fs/cgroup/memory")));

@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::model::LoadOptions;
-use crate::{DeviceChoice, InferenceError};
+use super::EngineObserver;
+use crate::model::{BLOCK_TOKENS, LoadOptions, LoadedModel};
+use crate::{DeviceChoice, InferenceError, memory};
+
+/// Bytes of keys and values that nobody has to ask for.
+const MODEST: u64 = 512 << 20;
 
 /// How to start an [`Engine`](crate::Engine).
 #[derive(Debug, Clone)]
@@ -17,14 +21,20 @@ pub struct EngineConfig {
     pub model_sha256: Option<String>,
     /// Where to run.
     pub device: DeviceChoice,
-    /// Sequences computed at the same time, at least 1. Each owns a KV cache that grows up to `max_context`.
+    /// Sequences computed at the same time, at least 1.
     pub max_sequences: usize,
     /// Jobs that may wait beyond those, at least 1.
     pub queue_depth: usize,
     /// Most tokens of prompt and answer together; the model's own context length when that is less.
     pub max_context: usize,
+    /// Most bytes of keys and values of all sequences together, those kept for later prompts included. `None`: what
+    /// `max_sequences` of `max_context` tokens take; on the CPU at most 512 MiB and at most half of the memory that is
+    /// left, but at least what one sequence takes.
+    pub cache_bytes: Option<u64>,
     /// CPU threads for the tensor work; 0 means one a core.
     pub threads: usize,
+    /// Who is told what the engine does.
+    pub observer: Option<Arc<dyn EngineObserver>>,
     /// Called before each step, so that a test can make the tensor work panic.
     #[doc(hidden)]
     pub fault: Option<FaultHook>,
@@ -41,7 +51,9 @@ impl EngineConfig {
             max_sequences: 4,
             queue_depth: 16,
             max_context: 4096,
+            cache_bytes: None,
             threads: 0,
+            observer: None,
             fault: None,
         }
     }
@@ -62,9 +74,24 @@ impl EngineConfig {
             sha256: self.model_sha256.clone(),
             device: self.device,
             max_context: self.max_context,
-            max_sequences: self.max_sequences,
+            // A cache for one has to fit; how much more there is to be had is found out afterwards.
+            max_sequences: 1,
             threads: self.threads,
             reference: false,
+        }
+    }
+
+    /// Blocks of the cache, at least 1.
+    pub(super) fn cache_blocks(&self, model: &LoadedModel) -> usize {
+        let one = model.info().context_length.div_ceil(BLOCK_TOKENS);
+        let all = one.saturating_mul(self.max_sequences);
+        let block = model.kv_bytes_per_block().max(1);
+        let fitting = |bytes: u64| usize::try_from(bytes / block).unwrap_or(usize::MAX);
+        match (self.cache_bytes, memory::available()) {
+            (Some(bytes), _) => fitting(bytes).clamp(1, all),
+            // What a device has is its own business: this is the memory of the machine.
+            (None, _) if model.info().device != "cpu" => all,
+            (None, free) => fitting(free.map_or(MODEST, |free| MODEST.min(free / 2))).clamp(one, all),
         }
     }
 }
@@ -123,6 +150,16 @@ pub struct EngineStats {
     pub tokens_generated: u64,
     /// Prompt tokens computed since the start.
     pub tokens_prefilled: u64,
-    /// Panics survived since the start.
+    /// Prompt tokens that were not computed because the cache still held them, since the start.
+    pub tokens_reused: u64,
+    /// Steps computed since the start.
+    pub steps: u64,
+    /// Sequences that had to give their blocks to others, since the start.
+    pub preemptions: u64,
+    /// Steps that failed as a whole, by a panic for example, since the start.
     pub restarts: u64,
+    /// Blocks of the KV cache.
+    pub blocks: usize,
+    /// Blocks that sequences hold.
+    pub blocks_in_use: usize,
 }

@@ -1,18 +1,27 @@
 //! The engine: one OS thread that owns the model and turns jobs into tokens.
 //!
 //! # Scheduling
-//! Up to [`EngineConfig::max_sequences`] sequences are computed in turn, one token each; a prompt is computed in
-//! chunks, so a long one delays the others by one
-//! chunk at a time. Further jobs wait in a bounded queue. Between tokens every listener is asked whether it still
-//! listens: one that left frees its place at once, one that is slow only stops its own sequence.
+//! A step is one pass through the model for all sequences at work, at most [`EngineConfig::max_sequences`]: one token
+//! each, and beside them as much of new prompts as delays nobody's next token by more than a few steps. Sequences join
+//! and leave between steps; further jobs wait in a bounded queue. Between steps every listener is asked whether it
+//! still listens: one that left frees its place at once, one that is slow only stops its own sequence.
+//!
+//! Keys and values lie in blocks that are handed out as sequences grow and that later prompts reuse when they begin
+//! alike. When there are too few, new sequences wait, and the youngest one at work gives its blocks away and is
+//! computed again later: it says nothing twice and loses nothing.
 //!
 //! # Failure
-//! A fault of one sequence ends that sequence. A panic ends all sequences in flight with
-//! [`InferenceError::EnginePanicked`], because nothing says which state it left behind; their caches are thrown away,
-//! the weights are tried out and read again from the file if they do not work, and the next job runs.
+//! A fault of one sequence ends that sequence. A panic in a step ends all sequences that were in it with
+//! [`InferenceError::EnginePanicked`], because nothing says which state it left behind; the cache is thrown away, the
+//! weights are tried out and read again from the file if they do not work, and the engine goes on.
 
+mod blocks;
 mod config;
 mod job;
+mod listener;
+mod pace;
+mod report;
+mod scheduler;
 mod sequence;
 mod shared;
 #[cfg(test)]
@@ -21,6 +30,7 @@ mod worker;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -28,11 +38,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 pub use config::FaultHook;
 pub use config::{EngineConfig, EngineStats, ModelInfo, SubmitError};
 pub use job::{FinishReason, Job, Prompt, PromptMessage, Readiness, TokenEvent, TokenSink, TokenUsage};
+pub use report::{EngineObserver, StepReport};
 
 use crate::InferenceError;
-use crate::model::LoadedModel;
 use shared::Shared;
-use worker::Worker;
+use worker::{Loaded, Queued, Worker};
 
 /// A running model. Dropping it stops the thread, which takes at most one step, and fails what is queued or in flight
 /// with [`InferenceError::Stopped`].
@@ -40,7 +50,7 @@ use worker::Worker;
 pub struct Engine {
     info: ModelInfo,
     shared: Arc<Shared>,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<Queued>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,10 +58,11 @@ impl Engine {
     /// Loads the model on a thread of its own and returns when it can take jobs.
     ///
     /// # Errors
-    /// [`InferenceError::BadParameter`] for a setting out of range, otherwise as [`LoadedModel::load`].
+    /// [`InferenceError::BadParameter`] for a setting out of range, otherwise as
+    /// [`LoadedModel::load`](crate::LoadedModel::load).
     pub fn start(config: EngineConfig) -> Result<Self, InferenceError> {
         config.validate()?;
-        let shared = Arc::new(Shared::new(config.queue_depth));
+        let shared = Arc::new(Shared::new(config.queue_depth, config.observer.clone()));
         let (jobs, waiting) = unbounded();
         let (ready, loaded) = bounded(1);
         let on_thread = Arc::clone(&shared);
@@ -73,7 +84,7 @@ impl Engine {
         if !self.shared.reserve_place() {
             return Err(SubmitError::QueueFull);
         }
-        jobs.send(job).map_err(|_| {
+        jobs.send(Queued { job, submitted: Instant::now() }).map_err(|_| {
             self.shared.free_place();
             SubmitError::Stopped
         })
@@ -109,7 +120,7 @@ impl Drop for Engine {
 fn run(
     config: EngineConfig,
     shared: Arc<Shared>,
-    jobs: Receiver<Job>,
+    jobs: Receiver<Queued>,
     ready: &Sender<Result<ModelInfo, InferenceError>>,
 ) {
     let pool = rayon::ThreadPoolBuilder::new()
@@ -127,13 +138,11 @@ fn run(
     // Inside the pool, all tensor work uses exactly its threads.
     pool.install(move || {
         shared.set_worker_thread();
-        let options = config.load_options();
-        match worker::guarded(|| LoadedModel::load(&options)).unwrap_or_else(|panic| {
-            Err(InferenceError::unavailable(format!("loading the model panicked: {panic}")))
-        }) {
-            Ok(model) => {
-                let _ = ready.send(Ok(model.info().clone()));
-                Worker::new(config, model, shared, jobs).run();
+        match Loaded::load(&config, None) {
+            Ok(loaded) => {
+                shared.set_blocks(loaded.blocks());
+                let _ = ready.send(Ok(loaded.info()));
+                Worker::new(config, loaded, shared, jobs).run();
             }
             Err(error) => {
                 let _ = ready.send(Err(error));

@@ -1,55 +1,44 @@
-//! One sequence: its prompt, its cache, its listener.
+//! One sequence: its tokens, its blocks, its listener.
 
-use std::collections::VecDeque;
+use std::time::Instant;
 
+use super::blocks::{BlockPool, Table};
+use super::listener::Listener;
 use super::worker::guarded;
-use super::{FinishReason, Job, Readiness, TokenEvent, TokenSink, TokenUsage};
-use crate::model::{LoadedModel, Session};
+use super::{FinishReason, Job, Readiness, TokenEvent, TokenUsage};
+use crate::model::{BatchEntry, LoadedModel, Rows};
 use crate::sampler::{Choice, Piece, Sampler, TextStream};
 use crate::{GenerationParams, InferenceError, TokenLogprob, TopLogprob};
-
-/// Most prompt tokens computed in one step, so that a long prompt does not stall other sequences.
-const PREFILL_CHUNK: usize = 128;
 
 /// A generation under way.
 pub(super) struct Sequence {
     listener: Listener,
-    cache: Session,
-    phase: Phase,
+    /// The prompt, then what was generated.
+    tokens: Vec<u32>,
+    /// How many of them the cache holds.
+    computed: usize,
+    table: Table,
     sampler: Sampler,
     text: TextStream,
     wants_logprobs: bool,
     usage: TokenUsage,
     /// Most tokens to generate.
     limit: usize,
+    submitted: Instant,
+    /// Whether its last token was generated.
+    over: bool,
+    state: State,
 }
 
-/// What is to be computed next.
-enum Phase {
-    /// The prompt from token `done` on.
-    Prefill { tokens: Vec<u32>, done: usize },
-    /// The token behind this one.
-    Decode { last: u32 },
-    /// Nothing.
-    Over,
-}
-
-/// What a visit came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Visit {
-    /// Something was computed; there is more to do.
-    Advanced,
-    /// The listener is not ready.
+/// What can be done for a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Compute it, if it is not over.
+    Running,
+    /// Wait for its listener.
     Parked,
-    /// The sequence is over or its listener left: drop it.
+    /// Nothing: it is over and all was said, or nobody listens.
     Gone,
-}
-
-/// Tokens one step computed.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Work {
-    pub(super) prefilled: usize,
-    pub(super) generated: usize,
 }
 
 impl Sequence {
@@ -60,80 +49,150 @@ impl Sequence {
     pub(super) fn start(
         job: Job,
         model: &LoadedModel,
-        seed: u64,
-        nonce: u64,
+        context: usize,
+        submitted: Instant,
     ) -> Result<Self, (Listener, InferenceError)> {
         let Job { prompt, params, sink } = job;
         let mut listener = Listener::new(sink);
-        let checked = params
-            .validate()
-            .and_then(|()| check_bias(&params, model.info().vocab))
-            .and_then(|()| model.encode(&prompt, nonce));
-        let (tokens, cache) = match checked.and_then(|tokens| Ok((tokens, model.new_session()?))) {
-            Ok(ready) => ready,
+        let encoded = guarded(|| {
+            params.validate()?;
+            check_bias(&params, model.info().vocab)?;
+            let tokens = model.encode(&prompt, rand::random())?;
+            let prompt = tokens.len();
+            let fits = prompt < context;
+            fits.then_some(tokens).ok_or(InferenceError::ContextLengthExceeded { prompt, max: context })
+        });
+        let tokens = match encoded.unwrap_or_else(|message| Err(InferenceError::EnginePanicked { message })) {
+            Ok(tokens) => tokens,
             Err(error) => return Err((listener, error)),
         };
         let prompt_tokens = tokens.len();
         listener.queue(TokenEvent::Started { prompt_tokens });
-        let room = model.info().context_length - prompt_tokens;
+        let room = context - prompt_tokens;
         Ok(Self {
             listener,
-            cache,
-            phase: Phase::Prefill { tokens, done: 0 },
+            tokens,
+            computed: 0,
+            table: Table::default(),
             text: TextStream::new(params.stop.clone()),
             wants_logprobs: params.logprobs.is_some(),
             usage: TokenUsage { prompt_tokens, completion_tokens: 0 },
             limit: params.max_tokens.map_or(room, |most| most.min(room)),
-            sampler: Sampler::new(params, seed),
+            sampler: Sampler::new(params, rand::random()),
+            submitted,
+            over: false,
+            state: State::Running,
         })
     }
 
-    /// Delivers what is due; answers whether there is something to compute and someone to listen.
-    pub(super) fn deliver(&mut self) -> Visit {
-        match self.listener.deliver() {
-            Readiness::Closed => Visit::Gone,
-            Readiness::Full => Visit::Parked,
-            Readiness::Ready if matches!(self.phase, Phase::Over) => Visit::Gone,
-            Readiness::Ready => Visit::Advanced,
+    /// Delivers what is due and asks the listener how it is. One that is over needs no blocks any more.
+    pub(super) fn settle(&mut self, pool: &mut BlockPool) -> State {
+        self.state = match self.listener.deliver() {
+            Readiness::Closed => State::Gone,
+            Readiness::Ready if self.over => State::Gone,
+            Readiness::Ready => State::Running,
+            Readiness::Full => State::Parked,
+        };
+        if self.over || self.state == State::Gone {
+            pool.release(&mut self.table);
+        }
+        self.state
+    }
+
+    /// Whether there is something to compute and someone to listen.
+    pub(super) fn is_running(&self) -> bool {
+        self.state == State::Running && !self.over
+    }
+
+    /// Tokens that the cache does not hold yet.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether it holds blocks.
+    pub(super) fn holds_blocks(&self) -> bool {
+        !self.table.blocks().is_empty()
+    }
+
+    /// Whether one more token is all that is to be computed before the next one can be chosen.
+    pub(super) fn is_decoding(&self) -> bool {
+        self.holds_blocks() && self.usage.completion_tokens > 0 && self.pending() == 1
+    }
+
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(super) fn table_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
+    pub(super) fn submitted(&self) -> Instant {
+        self.submitted
+    }
+
+    /// Goes on from the blocks it was given, which hold the beginning of its tokens.
+    pub(super) fn resume_from(&mut self, table: Table) {
+        self.computed = table.shared_tokens();
+        self.table = table;
+    }
+
+    /// Gives its blocks away; what they held is computed again when it gets others.
+    pub(super) fn preempt(&mut self, pool: &mut BlockPool) {
+        pool.release(&mut self.table);
+        self.computed = 0;
+    }
+
+    /// Starts anew after the cache and all its blocks are gone.
+    pub(super) fn forget_blocks(&mut self) {
+        self.table = Table::default();
+        self.computed = 0;
+    }
+
+    /// Its part of a pass that computes its next `count` tokens.
+    pub(super) fn entry(&self, count: usize) -> BatchEntry<'_> {
+        let end = self.computed + count;
+        BatchEntry {
+            tokens: &self.tokens[self.computed..end],
+            past: self.computed,
+            blocks: self.table.blocks(),
+            rows: if end == self.tokens.len() { Rows::Last } else { Rows::None },
         }
     }
 
-    /// Computes one chunk of the prompt or one token.
-    pub(super) fn compute(&mut self, model: &LoadedModel) -> Result<Work, InferenceError> {
-        let mut work = Work::default();
-        let mut logits = match &mut self.phase {
-            Phase::Prefill { tokens, done } => {
-                let end = tokens.len().min(*done + PREFILL_CHUNK);
-                let logits = model.step(&tokens[*done..end], &mut self.cache)?;
-                work.prefilled = end - *done;
-                *done = end;
-                if end < tokens.len() {
-                    return Ok(work);
-                }
-                logits
-            }
-            Phase::Decode { last } => model.step(&[*last], &mut self.cache)?,
-            Phase::Over => return Ok(work),
-        };
-        let choice = self.sampler.choose(&mut logits)?;
-        work.generated = 1;
-        self.accept(choice, model);
-        Ok(work)
+    /// Counts tokens that a pass has computed.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.computed += count;
     }
 
-    /// Ends the sequence with an error, whether or not the listener is ready.
-    pub(super) fn fail(self, error: InferenceError) {
-        self.listener.fail(error);
+    /// Lets others reuse the blocks that are full.
+    pub(super) fn publish(&mut self, pool: &mut BlockPool) {
+        pool.publish(&mut self.table, &self.tokens[..self.computed]);
     }
 
-    fn accept(&mut self, choice: Choice, model: &LoadedModel) {
+    /// Chooses the next token by its logits. Touches nothing else, so that several sequences can choose at once.
+    ///
+    /// # Errors
+    /// As [`Sampler::choose`].
+    pub(super) fn choose(&mut self, logits: &mut [f32]) -> Result<Choice, InferenceError> {
+        self.sampler.choose(logits)
+    }
+
+    /// Takes a chosen token; answers whether it is the sequence's first.
+    pub(super) fn accept(&mut self, choice: Choice, model: &LoadedModel) -> bool {
         let tokenizer = model.tokenizer();
         self.usage.completion_tokens += 1;
-        self.phase = Phase::Decode { last: choice.id };
+        let is_first = self.usage.completion_tokens == 1;
         if tokenizer.is_end_of_generation(choice.id) {
-            return self.finish(FinishReason::Stop);
+            self.finish(FinishReason::Stop);
+            return is_first;
         }
         let id = choice.id;
+        self.tokens.push(id);
         let logprob = choice.logprobs.map(|(chosen, top)| {
             let entry = |(id, logprob)| TopLogprob { id, bytes: tokenizer.bytes(id).to_vec(), logprob };
             TokenLogprob { chosen: entry((id, chosen)), top: top.into_iter().map(entry).collect() }
@@ -146,6 +205,12 @@ impl Sequence {
         } else if self.usage.completion_tokens >= self.limit {
             self.finish(FinishReason::Length);
         }
+        is_first
+    }
+
+    /// Ends the sequence with an error, whether or not the listener is ready. Its blocks must have been given back.
+    pub(super) fn fail(self, error: InferenceError) {
+        self.listener.fail(error);
     }
 
     /// Lets out what was held back, then ends.
@@ -157,7 +222,7 @@ impl Sequence {
     }
 
     fn end(&mut self, finish: FinishReason) {
-        self.phase = Phase::Over;
+        self.over = true;
         self.listener.queue(TokenEvent::Done { finish, usage: self.usage });
     }
 
@@ -177,44 +242,4 @@ fn check_bias(params: &GenerationParams, vocab: usize) -> Result<(), InferenceEr
         }),
         None => Ok(()),
     }
-}
-
-/// A sink and what it has not been given yet. A sink that panics counts as closed: it must not take the engine along.
-pub(super) struct Listener {
-    sink: Box<dyn TokenSink>,
-    due: VecDeque<TokenEvent>,
-}
-
-impl Listener {
-    pub(super) fn new(sink: Box<dyn TokenSink>) -> Self {
-        Self { sink, due: VecDeque::new() }
-    }
-
-    fn queue(&mut self, event: TokenEvent) {
-        self.due.push_back(event);
-    }
-
-    /// Sends what is due as long as the sink takes it; `Ready` means that nothing is due any more.
-    fn deliver(&mut self) -> Readiness {
-        loop {
-            let readiness = ask(&mut *self.sink);
-            if readiness != Readiness::Ready {
-                return readiness;
-            }
-            let Some(event) = self.due.pop_front() else { return Readiness::Ready };
-            if !guarded(|| self.sink.send(event)).unwrap_or(false) {
-                return Readiness::Closed;
-            }
-        }
-    }
-
-    pub(super) fn fail(mut self, error: InferenceError) {
-        // The last event: whether anyone still listens makes no difference any more.
-        let _ = guarded(|| self.sink.send(TokenEvent::Failed(error)));
-    }
-}
-
-/// Whether a sink is ready.
-pub(super) fn ask(sink: &mut dyn TokenSink) -> Readiness {
-    guarded(|| sink.ready()).unwrap_or(Readiness::Closed)
 }

@@ -29,13 +29,13 @@ impl TokenSink for Probe {
     }
 }
 
-struct Heard {
+pub(super) struct Heard {
     readiness: Arc<Mutex<Readiness>>,
-    events: Receiver<TokenEvent>,
+    pub(super) events: Receiver<TokenEvent>,
 }
 
 impl Heard {
-    fn set(&self, readiness: Readiness) {
+    pub(super) fn set(&self, readiness: Readiness) {
         *self.readiness.lock().unwrap() = readiness;
     }
 
@@ -44,7 +44,7 @@ impl Heard {
     }
 
     /// All text up to the end, and the end.
-    fn rest(&self) -> (String, TokenEvent) {
+    pub(super) fn rest(&self) -> (String, TokenEvent) {
         let mut text = String::new();
         loop {
             match self.next() {
@@ -55,7 +55,7 @@ impl Heard {
         }
     }
 
-    fn failure(&self) -> ErrorKind {
+    pub(super) fn failure(&self) -> ErrorKind {
         match self.rest() {
             (_, TokenEvent::Failed(error)) => error.kind(),
             (_, other) => panic!("not a failure: {other:?}"),
@@ -70,11 +70,11 @@ fn listen() -> (Box<dyn TokenSink>, Heard) {
     (Box::new(probe), Heard { readiness, events })
 }
 
-fn greedy(max_tokens: usize) -> GenerationParams {
+pub(super) fn greedy(max_tokens: usize) -> GenerationParams {
     GenerationParams { max_tokens: Some(max_tokens), temperature: 0.0, ..GenerationParams::default() }
 }
 
-fn job(prompt: &str, params: GenerationParams) -> (Job, Heard) {
+pub(super) fn job(prompt: &str, params: GenerationParams) -> (Job, Heard) {
     let (sink, heard) = listen();
     (Job { prompt: Prompt::Raw(prompt.to_owned()), params, sink }, heard)
 }
@@ -85,7 +85,7 @@ fn submit(engine: &Engine, prompt: &str, params: GenerationParams) -> Heard {
     heard
 }
 
-fn config(model: &TempModel) -> EngineConfig {
+pub(super) fn config(model: &TempModel) -> EngineConfig {
     EngineConfig { device: crate::DeviceChoice::Cpu, threads: 1, ..EngineConfig::new(model.path()) }
 }
 
@@ -200,6 +200,56 @@ fn the_context_ends_a_text_and_a_prompt_beyond_it_is_refused() {
     let refused = submit(&engine, &"x".repeat(16), params).next();
     assert_eq!(refused, TokenEvent::Failed(InferenceError::ContextLengthExceeded { prompt: 16, max: 16 }));
     assert_eq!(engine.stats().tokens_prefilled, 10);
+}
+
+#[test]
+fn a_prompt_that_no_cache_of_this_size_holds_is_refused() {
+    let model = TempModel::new(&TinyLlama::default());
+    let engine = Engine::start(EngineConfig { cache_bytes: Some(1), ..config(&model) }).unwrap();
+    // The least there can be is one block.
+    let max = crate::model::BLOCK_TOKENS;
+    assert_eq!((engine.info().context_length, engine.stats().blocks), (max, 1));
+    let refused = submit(&engine, &"x".repeat(max), greedy(1)).next();
+    assert_eq!(refused, TokenEvent::Failed(InferenceError::ContextLengthExceeded { prompt: max, max }));
+    let (text, end) =
+        submit(&engine, &"x".repeat(max - 1), GenerationParams { max_tokens: None, ..greedy(1) }).rest();
+    assert!(matches!(end, TokenEvent::Done { finish: FinishReason::Length, .. }), "{text} {end:?}");
+}
+
+#[test]
+fn who_measures_is_told_of_every_step_wait_and_first_token() {
+    #[derive(Debug, Default)]
+    struct Notes {
+        steps: Mutex<Vec<StepReport>>,
+        waits: AtomicUsize,
+        firsts: AtomicUsize,
+    }
+    impl EngineObserver for Notes {
+        fn step(&self, report: &StepReport) {
+            self.steps.lock().unwrap().push(*report);
+        }
+
+        fn waited(&self, _: Duration) {
+            self.waits.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn first_token(&self, _: Duration) {
+            self.firsts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let notes = Arc::new(Notes::default());
+    let observer = Arc::clone(&notes) as Arc<dyn EngineObserver>;
+    let engine = start(|config| config.observer = Some(observer));
+    submit(&engine, "hello", greedy(12)).rest();
+    submit(&engine, &"x".repeat(40), greedy(3)).rest();
+    drop(engine);
+    assert_eq!((notes.waits.load(Ordering::Relaxed), notes.firsts.load(Ordering::Relaxed)), (2, 2));
+    let steps = notes.steps.lock().unwrap();
+    let sum = |count: fn(&StepReport) -> usize| steps.iter().map(count).sum::<usize>();
+    assert_eq!((sum(|step| step.prefilled), sum(|step| step.generated)), (45, 15));
+    // The first token of each comes with its prompt.
+    assert_eq!(sum(|step| step.decoded), 13);
+    assert!(steps.iter().all(|step| step.sequences == 1 && step.prefill <= step.took));
 }
 
 #[test]

@@ -4,18 +4,22 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::sequence::{Listener, Sequence, Visit, ask};
+use super::listener::{Listener, ask};
+use super::scheduler::Scheduler;
+use super::sequence::Sequence;
 use super::shared::Shared;
-use super::{EngineConfig, Job, Readiness};
+use super::{EngineConfig, Job, ModelInfo, Readiness};
 use crate::InferenceError;
-use crate::model::LoadedModel;
+use crate::model::{BLOCK_TOKENS, BatchEntry, KvCache, LoadedModel, Logits, Rows};
 
 /// How often listeners that were not ready are asked again when there is nothing else to do.
 const PARKED_POLL: Duration = Duration::from_millis(2);
+/// Time that may go into starting jobs between two steps while sequences wait for the next one.
+const ADMISSION: Duration = Duration::from_millis(5);
 
 /// Runs a closure that may panic; the error is the panic's message.
 ///
@@ -30,35 +34,85 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
+/// A job on its way to the engine's thread.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) job: Job,
+    pub(super) submitted: Instant,
+}
+
+/// A model with the cache of all its sequences.
+pub(super) struct Loaded {
+    model: LoadedModel,
+    cache: KvCache,
+}
+
+impl Loaded {
+    /// Loads the model and makes a cache of `blocks` blocks, or of as many as the settings and the memory allow.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::load`].
+    pub(super) fn load(config: &EngineConfig, blocks: Option<usize>) -> Result<Self, InferenceError> {
+        let options = config.load_options();
+        let load = || {
+            let model = LoadedModel::load(&options)?;
+            let blocks = blocks.unwrap_or_else(|| config.cache_blocks(&model));
+            let cache = model.new_cache(blocks)?;
+            Ok(Self { model, cache })
+        };
+        guarded(load).unwrap_or_else(|panic| {
+            Err(InferenceError::unavailable(format!("loading the model panicked: {panic}")))
+        })
+    }
+
+    /// What the model is, its context no longer than the cache.
+    pub(super) fn info(&self) -> ModelInfo {
+        let mut info = self.model.info().clone();
+        info.context_length = self.context();
+        info
+    }
+
+    /// Tokens of prompt and answer together that one sequence can have.
+    fn context(&self) -> usize {
+        self.model.info().context_length.min(self.blocks() * BLOCK_TOKENS)
+    }
+
+    /// Blocks of the cache.
+    pub(super) fn blocks(&self) -> usize {
+        self.cache.blocks()
+    }
+}
+
 /// The engine's thread state.
 pub(super) struct Worker {
     config: EngineConfig,
     /// Absent after a panic that broke it and while it could not be loaded again.
-    model: Option<LoadedModel>,
+    loaded: Option<Loaded>,
     shared: Arc<Shared>,
-    jobs: Receiver<Job>,
-    waiting: VecDeque<Job>,
-    active: Vec<Sequence>,
+    jobs: Receiver<Queued>,
+    waiting: VecDeque<Queued>,
+    scheduler: Scheduler,
 }
 
 impl Worker {
     pub(super) fn new(
         config: EngineConfig,
-        model: LoadedModel,
+        loaded: Loaded,
         shared: Arc<Shared>,
-        jobs: Receiver<Job>,
+        jobs: Receiver<Queued>,
     ) -> Self {
-        Self { config, model: Some(model), shared, jobs, waiting: VecDeque::new(), active: Vec::new() }
+        let scheduler = Scheduler::new(loaded.blocks());
+        Self { config, loaded: Some(loaded), shared, jobs, waiting: VecDeque::new(), scheduler }
     }
 
     /// Works until the engine is stopped.
     pub(super) fn run(mut self) {
         while !self.shared.is_stopping() {
+            self.scheduler.settle();
             self.take_jobs();
             self.admit();
-            let advanced = self.round();
-            self.shared.set_active(self.active.len());
-            if !advanced && !self.wait() {
+            self.show();
+            if !self.step() && !self.wait() {
                 break;
             }
         }
@@ -69,8 +123,8 @@ impl Worker {
     fn take_jobs(&mut self) {
         self.waiting.extend(self.jobs.try_iter());
         let shared = &self.shared;
-        self.waiting.retain_mut(|job| {
-            let listens = ask(&mut *job.sink) != Readiness::Closed;
+        self.waiting.retain_mut(|queued| {
+            let listens = ask(&mut *queued.job.sink) != Readiness::Closed;
             if !listens {
                 shared.free_place();
             }
@@ -78,130 +132,93 @@ impl Worker {
         });
     }
 
+    /// Starts jobs as long as there are places and those at work do not wait for it.
     fn admit(&mut self) {
-        while self.active.len() < self.config.max_sequences {
-            let Some(job) = self.waiting.pop_front() else { break };
+        let began = Instant::now();
+        let others = self.scheduler.len() > 0;
+        while self.scheduler.len() < self.config.max_sequences && (!others || began.elapsed() < ADMISSION) {
+            let Some(queued) = self.waiting.pop_front() else { break };
             self.shared.free_place();
-            self.start(job);
-        }
-        self.shared.set_active(self.active.len());
-    }
-
-    fn start(&mut self, job: Job) {
-        if let Err(error) = self.ensure_model() {
-            return Listener::new(job.sink).fail(error);
-        }
-        let Some(model) = &self.model else { return };
-        match guarded(|| Sequence::start(job, model, rand::random(), rand::random())) {
-            Ok(Ok(sequence)) => self.active.push(sequence),
-            Ok(Err((listener, error))) => listener.fail(error),
-            // The job went down with the panic, its sink with it: dropping a sink tells its other end.
-            Err(panic) => self.recover(&panic),
+            self.shared.waited(queued.submitted.elapsed());
+            self.start(queued);
         }
     }
 
-    /// Visits every sequence once; answers whether any of them advanced.
-    fn round(&mut self) -> bool {
-        let mut advanced = false;
-        let mut index = 0;
-        while index < self.active.len() && !self.shared.is_stopping() {
-            match self.visit(index) {
-                Ok(Visit::Advanced) => {
-                    advanced = true;
-                    index += 1;
-                }
-                Ok(Visit::Parked) => index += 1,
-                Ok(Visit::Gone) => {
-                    advanced = true;
-                    self.active.remove(index);
-                }
-                Err(panic) => {
-                    self.recover(&panic);
-                    return true;
-                }
-            }
+    fn start(&mut self, Queued { job, submitted }: Queued) {
+        let loaded = match self.ensure_loaded() {
+            Ok(loaded) => loaded,
+            Err(error) => return Listener::new(job.sink).fail(error),
+        };
+        match Sequence::start(job, &loaded.model, loaded.context(), submitted) {
+            Ok(sequence) => self.scheduler.add(sequence),
+            Err((listener, error)) => listener.fail(error),
         }
-        advanced
     }
 
-    fn visit(&mut self, index: usize) -> Result<Visit, String> {
-        let Some(model) = &self.model else { return Ok(Visit::Gone) };
-        let sequence = &mut self.active[index];
-        let before = sequence.deliver();
-        if before != Visit::Advanced {
-            return Ok(before);
+    /// Computes one step; `false` when there was nothing to compute.
+    fn step(&mut self) -> bool {
+        let Some(loaded) = &mut self.loaded else { return false };
+        if !self.scheduler.plan() {
+            return false;
         }
-        let fault = self.config.fault.as_ref();
-        let computed = guarded(|| {
-            if let Some(hook) = fault {
-                (hook.0)();
-            }
-            sequence.compute(model)
-        })?;
-        match computed {
-            Ok(work) => {
-                self.shared.count_tokens(work.prefilled, work.generated);
-                Ok(match sequence.deliver() {
-                    Visit::Gone => Visit::Gone,
-                    Visit::Parked | Visit::Advanced => Visit::Advanced,
-                })
+        let began = Instant::now();
+        let batch = self.scheduler.batch();
+        match forward(loaded, &batch, &self.config) {
+            Ok(mut logits) => {
+                drop(batch);
+                self.scheduler.take(&mut logits, &loaded.model, began, &self.shared);
             }
             Err(error) => {
-                self.active.remove(index).fail(error);
-                // The place now holds the next sequence; it gets its turn in the next round.
-                Ok(Visit::Advanced)
+                drop(batch);
+                self.recover(&error);
             }
         }
+        true
     }
 
-    /// After a panic: fails what is in flight, then makes sure that the weights still work.
-    fn recover(&mut self, panic: &str) {
+    /// After a step that failed as a whole: tells the sequences that were in it, throws the cache away, and makes
+    /// sure that the weights still work.
+    fn recover(&mut self, error: &InferenceError) {
         self.shared.count_restart();
-        tracing::error!(
-            panic,
-            sequences = self.active.len(),
-            "the inference engine panicked and starts afresh"
-        );
-        for sequence in self.active.drain(..) {
-            sequence.fail(InferenceError::EnginePanicked { message: panic.to_owned() });
+        let sequences = self.scheduler.fail_step(error);
+        tracing::error!(%error, sequences, "a step of the inference engine failed; it starts afresh");
+        let works = match &mut self.loaded {
+            None => false,
+            Some(loaded) => match guarded(|| loaded.model.new_cache(loaded.cache.blocks())) {
+                Ok(Ok(cache)) => {
+                    loaded.cache = cache;
+                    works(loaded, &self.config)
+                }
+                Ok(Err(_)) | Err(_) => false,
+            },
+        };
+        if works {
+            return;
         }
-        self.shared.set_active(0);
-        if !self.model_works() {
-            self.model = None;
-            if let Err(error) = self.ensure_model() {
-                tracing::error!(%error, "the model cannot be loaded again; the next job will try");
-            }
+        self.loaded = None;
+        if let Err(error) = self.ensure_loaded() {
+            tracing::error!(%error, "the model cannot be loaded again; the next job will try");
+            self.scheduler.fail_all(&error);
         }
     }
 
-    /// One token through the whole model.
-    fn model_works(&self) -> bool {
-        let Some(model) = &self.model else { return false };
-        let fault = self.config.fault.as_ref();
-        let tried = guarded(|| {
-            if let Some(hook) = fault {
-                (hook.0)();
-            }
-            model.step(&[0], &mut model.new_session()?)
-        });
-        matches!(tried, Ok(Ok(logits)) if logits.iter().all(|logit| logit.is_finite()))
+    fn ensure_loaded(&mut self) -> Result<&Loaded, InferenceError> {
+        let loaded = match self.loaded.take() {
+            Some(loaded) => loaded,
+            None => Loaded::load(&self.config, Some(self.scheduler.blocks().total()))?,
+        };
+        Ok(self.loaded.insert(loaded))
     }
 
-    fn ensure_model(&mut self) -> Result<(), InferenceError> {
-        if self.model.is_some() {
-            return Ok(());
-        }
-        let options = self.config.load_options();
-        let loaded = guarded(|| LoadedModel::load(&options)).unwrap_or_else(|panic| {
-            Err(InferenceError::unavailable(format!("loading the model panicked: {panic}")))
-        })?;
-        self.model = Some(loaded);
-        Ok(())
+    /// Lets the handle see what is going on.
+    fn show(&self) {
+        self.shared.set_active(self.scheduler.len());
+        self.shared.set_blocks_in_use(self.scheduler.blocks().in_use());
     }
 
     /// Sleeps until there may be something to do; `false` when the engine was dropped.
     fn wait(&mut self) -> bool {
-        let received = if self.active.is_empty() && self.waiting.is_empty() {
+        let received = if self.scheduler.len() == 0 && self.waiting.is_empty() {
             self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             self.jobs.recv_timeout(PARKED_POLL)
@@ -215,14 +232,35 @@ impl Worker {
     }
 
     fn stop(mut self) {
-        for sequence in self.active.drain(..) {
-            sequence.fail(InferenceError::Stopped);
-        }
+        self.scheduler.settle();
+        self.scheduler.fail_all(&InferenceError::Stopped);
         self.waiting.extend(self.jobs.try_iter());
-        for job in self.waiting.drain(..) {
+        for queued in self.waiting.drain(..) {
             self.shared.free_place();
-            Listener::new(job.sink).fail(InferenceError::Stopped);
+            Listener::new(queued.job.sink).fail(InferenceError::Stopped);
         }
-        self.shared.set_active(0);
+        self.show();
     }
+}
+
+/// One pass through the model; a panic in it is an error.
+fn forward(
+    loaded: &mut Loaded,
+    batch: &[BatchEntry<'_>],
+    config: &EngineConfig,
+) -> Result<Logits, InferenceError> {
+    let pass = || {
+        if let Some(hook) = &config.fault {
+            (hook.0)();
+        }
+        loaded.model.forward(batch, &mut loaded.cache)
+    };
+    guarded(pass).unwrap_or_else(|message| Err(InferenceError::EnginePanicked { message }))
+}
+
+/// One token through the whole model.
+fn works(loaded: &mut Loaded, config: &EngineConfig) -> bool {
+    let entry = BatchEntry { tokens: &[0], past: 0, blocks: &[0], rows: Rows::Last };
+    let tried = forward(loaded, &[entry], config);
+    tried.is_ok_and(|mut logits| logits.row(0).iter().all(|logit| logit.is_finite()))
 }
