@@ -92,6 +92,14 @@ async fn the_promised_metrics_are_there_and_well_formed() {
 
     let families = metrics.families();
     assert!(families.len() >= 15, "{families:?}");
+    for name in
+        ["batch_size", "queue_wait_seconds", "time_to_first_token_seconds", "tokens_total", "kv_blocks"]
+    {
+        assert!(
+            metrics.has_help(&format!("opossum_engine_{name}")),
+            "nothing of the embedded engine's {name}"
+        );
+    }
     for (name, kind) in families {
         assert!(metrics.has_help(name), "{name} has no help");
         assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");

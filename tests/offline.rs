@@ -73,6 +73,11 @@ async fn alone_without_any_remote_it_is_nobodys_stand_in() {
     let answer = client.chat(&body).await;
     assert_eq!((answer.status, answer.degraded()), (200, false), "{}", answer.body_text());
     assert!(answer.text().contains("Paris"), "{}", answer.text());
+    let metrics = client.metrics().await;
+    let engine = |name: &str| metrics.sum(&format!("opossum_engine_{name}"), &[]).unwrap_or(0.0);
+    assert_eq!((engine("queue_wait_seconds_count"), engine("time_to_first_token_seconds_count")), (1.0, 1.0));
+    assert!(engine("batch_size_count") >= 1.0 && engine("compute_seconds_total") > 0.0, "{}", metrics.text());
+    assert!(engine("kv_blocks") > engine("kv_blocks_in_use"), "{}", metrics.text());
     let models = client.get("/v1/models").await.json();
     let ids: Vec<_> =
         models["data"].as_array().into_iter().flatten().filter_map(|m| m["id"].as_str()).collect();

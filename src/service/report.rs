@@ -137,9 +137,7 @@ impl Service {
             inner.metrics.cache_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         }
         if let Some(load) = inner.inference.as_ref().map(|engine| engine.status().load) {
-            let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            inner.metrics.engine_active.set(gauge(load.active));
-            inner.metrics.engine_queued.set(gauge(load.queued));
+            inner.metrics.engine.set(&load);
         }
         for weight in inner.router.weights() {
             inner.metrics.set_weight(&weight.arm, f64::from(weight.weight));

@@ -193,7 +193,7 @@ pub struct TransformersSettings {
     pub precision: Precision,
     /// Whether quantized weights may be used.
     pub use_quantized: bool,
-    /// Answers computed at the same time; each has its own KV cache.
+    /// Answers computed at the same time.
     pub workers: usize,
     /// Requests that may wait for the embedded model beyond those.
     pub queue: usize,
@@ -201,6 +201,8 @@ pub struct TransformersSettings {
     pub threads: usize,
     /// Most tokens of prompt and answer together; the model's own limit where that is less.
     pub max_context: usize,
+    /// Memory for keys and values of all answers together, in bytes; what suits the others where there is none.
+    pub kv_cache: Option<usize>,
     /// When the model is loaded.
     pub load: LoadWhen,
     /// Temperature for what neither a request, its alias nor `[params]` says.
@@ -218,11 +220,12 @@ impl Default for TransformersSettings {
             device: DeviceSetting::Auto,
             precision: Precision::Auto,
             use_quantized: true,
-            workers: 4,
+            workers: 8,
             // As many as are admitted at the door: the last resort turns nobody away who is willing to wait.
             queue: 512,
             threads: 0,
             max_context: 4096,
+            kv_cache: None,
             load: LoadWhen::Eager,
             // What the makers of the default model recommend: at 1.0 a model this small loses the thread.
             temperature: Some(0.2),
@@ -236,6 +239,7 @@ impl TransformersSettings {
         ensure(!self.model.is_empty(), "transformers.model", "must name a model or a file")?;
         ensure((1..=256).contains(&self.workers), "transformers.workers", "must be from 1 to 256")?;
         ensure(self.queue >= 1, "transformers.queue", "must be at least 1")?;
+        ensure(self.kv_cache != Some(0), "transformers.kv_cache", "must be more than 0 bytes; leave it out")?;
         ensure(self.max_context >= 16, "transformers.max_context", "must be at least 16 tokens")?;
         let sampling =
             ParamSettings { temperature: self.temperature, top_p: self.top_p, ..ParamSettings::default() };

@@ -4,20 +4,21 @@
 //! else is an enum of ours. A caller cannot create a series. Series of the hot path are looked up once and
 //! kept ([`ArmMetrics`], [`EndpointMetrics`]), because a look-up by labels hashes and locks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opossum_core::class::FailureClass;
 use opossum_core::ids::ArmId;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::names;
+use super::{EngineMetrics, names};
 
 /// Seconds; from a cache hit to a long generation.
-const RESPONSE_BUCKETS: &[f64] =
+pub(super) const RESPONSE_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 /// Seconds; from 1000 tokens/s to 1 token/s.
 const TOKEN_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
@@ -45,10 +46,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Requests waiting for admission.
     pub waiting: IntGauge,
-    /// Sequences the embedded engine works on.
-    pub engine_active: IntGauge,
-    /// Sequences that wait for the embedded engine.
-    pub engine_queued: IntGauge,
+    /// The embedded engine.
+    pub engine: Arc<EngineMetrics>,
     /// Entries in the exact cache.
     pub cache_entries: IntGauge,
     /// Bytes in the exact cache.
@@ -106,7 +105,7 @@ fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
     std::str::from_utf8(digits).unwrap_or("000")
 }
 
-struct Builder(Registry);
+pub(super) struct Builder(Registry);
 
 impl Builder {
     fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
@@ -115,11 +114,16 @@ impl Builder {
         Ok(collector)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         self.keep(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         self.keep(IntCounter::new(name, help))
     }
 
@@ -127,8 +131,16 @@ impl Builder {
         self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.keep(IntGauge::new(name, help))
+    }
+
+    pub(super) fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
+        self.keep(CounterVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.keep(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
     fn times(
@@ -228,9 +240,7 @@ impl Metrics {
             )?,
             in_flight: make.gauge(names::IN_FLIGHT, "Requests at work.")?,
             waiting: make.gauge(names::WAITING, "Requests waiting for admission.")?,
-            engine_active: make.gauge(names::ENGINE_ACTIVE, "Sequences the embedded engine works on.")?,
-            engine_queued: make
-                .gauge(names::ENGINE_QUEUED, "Sequences that wait for the embedded engine.")?,
+            engine: Arc::new(EngineMetrics::new(&make)?),
             cache_entries: make.gauge(names::CACHE_KEYS, "Entries in the exact cache.")?,
             cache_bytes: make.gauge(names::CACHE_BYTES, "Bytes in the exact cache.")?,
             outbox_dropped: make

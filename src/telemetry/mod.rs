@@ -3,8 +3,10 @@
 //! The names of all metrics live in [`names`]; a metric and the log line of the same event are emitted by
 //! one function.
 
+mod engine;
 pub mod logs;
 pub mod metrics;
 pub mod names;
 
+pub use engine::EngineMetrics;
 pub use metrics::Metrics;

@@ -42,6 +42,24 @@ pub const OUTBOX_DROPPED: &str = "opossum_outbox_dropped_total";
 pub const ENGINE_ACTIVE: &str = "opossum_engine_active_sequences";
 /// Sequences that wait for the embedded engine.
 pub const ENGINE_QUEUED: &str = "opossum_engine_queued_sequences";
+/// Sequences in one step of the embedded engine.
+pub const ENGINE_BATCH: &str = "opossum_engine_batch_size";
+/// Time between a job's submission and its start in the embedded engine.
+pub const ENGINE_WAIT: &str = "opossum_engine_queue_wait_seconds";
+/// Time between a job's submission and its first token in the embedded engine.
+pub const ENGINE_FIRST_TOKEN: &str = "opossum_engine_time_to_first_token_seconds";
+/// Tokens the embedded engine computed.
+pub const ENGINE_TOKENS: &str = "opossum_engine_tokens_total";
+/// Time the embedded engine computed.
+pub const ENGINE_SECONDS: &str = "opossum_engine_compute_seconds_total";
+/// Prompt tokens the embedded engine did not have to compute.
+pub const ENGINE_REUSED: &str = "opossum_engine_prefix_reused_tokens_total";
+/// Sequences that had to give their KV blocks to others.
+pub const ENGINE_PREEMPTIONS: &str = "opossum_engine_preemptions_total";
+/// Blocks of the embedded engine's KV cache.
+pub const ENGINE_BLOCKS: &str = "opossum_engine_kv_blocks";
+/// Blocks of it that sequences hold.
+pub const ENGINE_BLOCKS_IN_USE: &str = "opossum_engine_kv_blocks_in_use";
 /// Entries in the exact cache.
 pub const CACHE_KEYS: &str = "opossum_cache_entries";
 /// Bytes in the exact cache.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use opossum_actors::InferencePlan;
 use opossum_backends::transformers::{
-    DeviceChoice, EngineConfig, LocalEngine, LocalInference, LocalModelInfo,
+    DeviceChoice, EngineConfig, EngineObserver, LocalEngine, LocalInference, LocalModelInfo,
 };
 use opossum_backends::{BackendError, models};
 use opossum_core::class::FailureClass;
@@ -13,8 +13,8 @@ use opossum_core::ids::ModelName;
 
 use crate::settings::{DeviceSetting, LoadWhen, Settings, TransformersSettings};
 
-/// How the embedded model is to be loaded; `None` when there is to be none.
-pub(super) fn plan(settings: &Settings) -> Option<InferencePlan> {
+/// How the embedded model is to be loaded; `None` when there is to be none. `observer` is told what its engine does.
+pub(super) fn plan(settings: &Settings, observer: Arc<dyn EngineObserver>) -> Option<InferencePlan> {
     let transformers = settings.transformers.clone();
     if !transformers.enabled {
         return None;
@@ -32,8 +32,9 @@ pub(super) fn plan(settings: &Settings) -> Option<InferencePlan> {
     };
     let lazy = transformers.load == LoadWhen::Lazy;
     let load = move || -> Result<Arc<dyn LocalInference>, BackendError> {
-        let config = engine_config(&transformers, &transformers.model)
+        let mut config = engine_config(&transformers, &transformers.model)
             .map_err(|why| BackendError::new(FailureClass::ModelMissing, why))?;
+        config.observer = Some(Arc::clone(&observer));
         Ok(Arc::new(LocalEngine::load(name.clone(), config)?))
     };
     Some(InferencePlan::new(vec![known], lazy, Arc::new(load)))
@@ -64,6 +65,7 @@ pub fn engine_config(transformers: &TransformersSettings, model: &str) -> Result
     config.max_sequences = transformers.workers;
     config.queue_depth = transformers.queue;
     config.max_context = transformers.max_context;
+    config.cache_bytes = transformers.kv_cache.map(|bytes| bytes as u64);
     config.threads = transformers.threads;
     Ok(config)
 }

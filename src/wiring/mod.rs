@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use opossum_actors::{ActorSystem, Actors, ActorsConfig, DependencyPlan, MonitorHandle};
+use opossum_backends::transformers::EngineObserver;
 use opossum_core::cache::CacheConfig;
 use opossum_core::router::RouterConfig;
 use tokio::sync::Notify;
@@ -44,7 +45,7 @@ pub struct Wired {
 pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     let metrics = Arc::new(Metrics::new(crate::VERSION)?);
     let engine_changed = Arc::new(Notify::new());
-    let inference = embedded::plan(settings);
+    let inference = embedded::plan(settings, Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>);
     let specs = backends::build(settings, inference.as_ref())?;
     let actors = ActorSystem::start(ActorsConfig {
         backends: specs.iter().map(BackendSpec::for_actors).collect(),

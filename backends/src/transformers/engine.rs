@@ -46,14 +46,7 @@ impl LocalEngine {
 
     /// What the engine is doing.
     pub fn load_now(&self) -> LocalLoad {
-        let stats = self.inner.engine.stats();
-        LocalLoad {
-            active: stats.active,
-            queued: stats.queued,
-            tokens_generated: stats.tokens_generated,
-            tokens_prefilled: stats.tokens_prefilled,
-            restarts: stats.restarts,
-        }
+        self.inner.engine.stats()
     }
 
     fn submit_now(&self, job: LocalJob) -> Result<LocalStream, BackendError> {

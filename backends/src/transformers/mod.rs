@@ -30,8 +30,8 @@ use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 pub use opossum_inference::{
-    DeviceChoice, EngineConfig, FinishReason, GenerationParams, Prompt, PromptMessage, Readiness, TokenEvent,
-    TokenSink, TokenUsage,
+    DeviceChoice, EngineConfig, EngineObserver, EngineStats as LocalLoad, FinishReason, GenerationParams,
+    Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage,
 };
 
 pub use self::encoder::{ENCODER_CAN, EncodeOrder, LocalEncoder, LocalVectors, VectorSink};
@@ -119,21 +119,6 @@ pub enum LocalState {
     Ready,
     /// The model could not be loaded, or its engine died; why.
     Failed(String),
-}
-
-/// What an engine is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LocalLoad {
-    /// Sequences being computed.
-    pub active: usize,
-    /// Jobs that wait.
-    pub queued: usize,
-    /// Tokens generated since the start.
-    pub tokens_generated: u64,
-    /// Prompt tokens computed since the start.
-    pub tokens_prefilled: u64,
-    /// Panics survived since the start.
-    pub restarts: u64,
 }
 
 /// How long a caller is asked to wait for a place in the queue or for a model that is being loaded.
