@@ -1,9 +1,9 @@
 //! The product in plain code: what the vector code must compute.
 
+use super::Matrix;
 use super::activations::Activations;
 use super::format::{BLOCK, Layout, TILE};
-use super::unpack::{Group, float};
-use super::{Format, Matrix};
+use super::unpack::Group;
 
 /// The products of sixteen rows with one token.
 pub(super) type Sums = [f32; TILE];
@@ -49,18 +49,5 @@ fn add_group(group: &Group, layout: Layout, x: &Activations, token: usize, block
             (halves[0][row] + halves[1][row]) as f32 * group.scales[0][row]
         };
         *sum += dot * x.scales[at] + group.minima[row] * x.sums[at];
-    }
-}
-
-/// As [`quantized`] for the formats that are plain floats; `x` is `[tokens, inputs]`.
-pub(super) fn dense(matrix: &Matrix, tile: usize, x: &[f32], first: usize, sums: &mut [Sums]) {
-    sums.fill([0.0; TILE]);
-    let (format, inputs): (Format, usize) = (matrix.format, matrix.inputs);
-    for (input, unit) in matrix.tile(tile).chunks_exact(format.unit_bytes()).enumerate() {
-        let weights: Sums = std::array::from_fn(|row| float(format, &unit[format.block_bytes() * row..]));
-        for (token, sums) in sums.iter_mut().enumerate() {
-            let x = x[(first + token) * inputs + input];
-            sums.iter_mut().zip(&weights).for_each(|(sum, weight)| *sum += weight * x);
-        }
     }
 }

@@ -9,9 +9,9 @@ use super::activations::{self, Activations};
 use super::codec::with_codec;
 use super::format::TILE;
 use super::portable::Sums;
-use super::{Matrix, portable};
+use super::{Matrix, dense, portable};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx512};
+use super::{amx, avx2, avx512};
 use crate::{Isa, Pool};
 
 thread_local! {
@@ -131,18 +131,25 @@ fn multiply(matrix: &Matrix, input: &Input<'_>, tiles: Range<usize>, store: Stor
 
 /// Multiplies one tile with the tokens `first..first + sums.len()`.
 fn tile_product(matrix: &Matrix, input: &Input<'_>, tile: usize, first: usize, sums: &mut [Sums]) {
+    let Some(layout) = matrix.format.layout() else {
+        return dense::multiply(matrix, tile, input.x, first, sums);
+    };
     match matrix.isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Amx => with_codec!(
             matrix.format,
             // SAFETY: packing has checked that the processor has this instruction set.
             C => unsafe { avx512::quantized::<C>(matrix.tile(tile), input.quantized, first, sums) },
-            portable::dense(matrix, tile, input.x, first, sums)
+            {}
         ),
-        _ => match matrix.format.layout() {
-            Some(layout) => portable::quantized(matrix, layout, tile, input.quantized, first, sums),
-            None => portable::dense(matrix, tile, input.x, first, sums),
-        },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => with_codec!(
+            matrix.format,
+            // SAFETY: as above.
+            C => unsafe { avx2::quantized::<C>(matrix.tile(tile), input.quantized, first, sums) },
+            {}
+        ),
+        _ => portable::quantized(matrix, layout, tile, input.quantized, first, sums),
     }
 }
 

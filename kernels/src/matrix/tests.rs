@@ -153,14 +153,20 @@ fn seen(isa: Isa, format: Format, tokens: usize, x: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Checks a product against sums in 64 bits: it may err by a small part of the sum of its absolute terms.
+/// Checks the product of random weights and activations.
 fn check(isa: Isa, format: Format, [outputs, inputs, tokens]: [usize; 3], seed: u64) {
     let mut noise = Noise(seed);
     let bytes = stored(format, outputs, inputs, &mut noise);
     let x = noise.activations(tokens * inputs);
-    let matrix = packed(isa, format, outputs, inputs, &bytes);
+    check_product(isa, format, [outputs, inputs, tokens], &bytes, &x);
+}
+
+/// Checks a product against sums in 64 bits: it may err by a small part of the sum of its absolute terms.
+fn check_product(isa: Isa, format: Format, shape: [usize; 3], bytes: &[u8], x: &[f32]) {
+    let [outputs, inputs, tokens] = shape;
+    let matrix = packed(isa, format, outputs, inputs, bytes);
     let mut out = vec![f32::NAN; tokens * outputs];
-    matmul(&Pool::new(2), &x, tokens, &mut [(&matrix, &mut out)]);
+    matmul(&Pool::new(2), x, tokens, &mut [(&matrix, &mut out)]);
     let rows: Vec<Vec<f32>> = bytes
         .chunks(format.row_bytes(inputs).unwrap())
         .map(|row| reference_row(format, row, inputs))
@@ -255,6 +261,29 @@ fn a_read_that_fails_fails_the_packing() {
         None,
     );
     assert!(matches!(result, Err(PackError::Read(_))));
+}
+
+#[test]
+fn the_largest_codes_and_activations_overflow_nothing() {
+    for isa in Isa::available() {
+        for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+            for fill in [0x00, 0x80, 0xff] {
+                let mut block = vec![fill; format.block_bytes()];
+                for &at in half_fields(format) {
+                    block[at..at + 2].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
+                }
+                for x in [1.0, -1.0] {
+                    check_product(
+                        isa,
+                        format,
+                        [16, format.block_len(), 1],
+                        &block.repeat(16),
+                        &vec![x; format.block_len()],
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
