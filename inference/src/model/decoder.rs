@@ -24,7 +24,7 @@ pub(super) trait Decoder: Debug + Send {
 }
 
 /// Builds a decoder from a file's weights.
-pub(super) type Build = fn(Keys<'_>, Shape, &mut Weights<'_>) -> Result<Box<dyn Decoder>, InferenceError>;
+pub(super) type Build = fn(Keys<'_>, &Shape, &mut Weights<'_>) -> Result<Box<dyn Decoder>, InferenceError>;
 
 /// The decoder of the architecture a file names.
 ///

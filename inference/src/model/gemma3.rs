@@ -58,7 +58,7 @@ struct Gemma3 {
 /// [`InferenceError::ModelInvalid`] when a tensor is missing, or of another shape, or the file needs what is not here.
 pub(super) fn build(
     keys: Keys<'_>,
-    shape: Shape,
+    shape: &Shape,
     weights: &mut Weights<'_>,
 ) -> Result<Box<dyn Decoder>, InferenceError> {
     let window = keys.optional_count("attention.sliding_window")?;
@@ -68,7 +68,7 @@ pub(super) fn build(
         false => embedding.tied(),
     };
     let layers = (0..shape.layers)
-        .map(|index| layer(index, &shape, attention(index, &shape, window), weights))
+        .map(|index| layer(index, shape, attention(index, shape, window), weights))
         .collect::<Result<Vec<_>, _>>()?;
     let mut windows = vec![None, window];
     windows.dedup();

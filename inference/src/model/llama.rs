@@ -39,7 +39,7 @@ struct Llama {
 /// [`InferenceError::ModelInvalid`] when a tensor is missing, or of another shape, or the file needs what is not here.
 pub(super) fn build(
     keys: Keys<'_>,
-    shape: Shape,
+    shape: &Shape,
     weights: &mut Weights<'_>,
 ) -> Result<Box<dyn Decoder>, InferenceError> {
     let scaling = keys.string("rope.scaling.type").unwrap_or("none");
@@ -51,7 +51,7 @@ pub(super) fn build(
         true => weights.linear("output.weight", shape.width, shape.vocab)?,
         false => embedding.tied(),
     };
-    let layers = (0..shape.layers).map(|index| layer(index, &shape, weights)).collect::<Result<_, _>>()?;
+    let layers = (0..shape.layers).map(|index| layer(index, shape, weights)).collect::<Result<_, _>>()?;
     Ok(Box::new(Llama {
         embedding,
         attention: Attention {
@@ -66,7 +66,7 @@ pub(super) fn build(
         layers,
         norm: weights.norm("output_norm.weight", shape.width)?,
         head,
-        ropes: [rope(&shape, weights)?],
+        ropes: [rope(shape, weights)?],
     }))
 }
 

@@ -71,7 +71,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
     memory::preflight(needed_bytes(&file, &shape, &place, context_length, options.max_sequences))?;
     let info = describe(&file, &options.path, &shape, context_length, device_name);
     let mut weights = Weights::new(&file, &shape, &place);
-    let decoder = build(keys, shape.clone(), &mut weights)?;
+    let decoder = build(keys, &shape, &mut weights)?;
     weights.finish()?;
     file.check_unchanged()?;
     let template = match file.header().metadata.string("tokenizer.chat_template") {

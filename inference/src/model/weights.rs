@@ -67,7 +67,7 @@ impl<'a> Weights<'a> {
 
     /// The scale of a normalisation.
     pub(super) fn norm(&mut self, name: &str, width: usize) -> Result<RmsNorm, InferenceError> {
-        Ok(RmsNorm::new(self.numbers(name, &[width])?, self.epsilon, self.place))
+        Ok(RmsNorm::new(&self.numbers(name, &[width])?, self.epsilon, self.place))
     }
 
     /// A tensor's numbers, checked to have exactly these extents (innermost first).
@@ -138,7 +138,8 @@ impl<'a> Weights<'a> {
             rows = order.iter().flat_map(row).copied().collect();
         }
         let data = TensorData::new(rows, [outputs, inputs]);
-        Ok(Weight::Dense(Tensor::from_data(data, (&self.place.device, self.place.storage))))
+        let rows = Tensor::from_data(data, (&self.place.device, self.place.storage));
+        Ok(Weight::Dense(Box::new(rows)))
     }
 }
 

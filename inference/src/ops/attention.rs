@@ -85,7 +85,7 @@ impl Attention {
         let storage = keys.dtype();
         let queries = match &group.rows {
             GroupRows::From(first) => queries.clone().narrow(0, *first, sequences * tokens),
-            GroupRows::These(rows) => queries.clone().select(0, rows.clone()),
+            GroupRows::These(rows) => queries.clone().select(0, rows.as_ref().clone()),
         };
         let queries = queries
             .mul_scalar(self.scale)
@@ -145,7 +145,9 @@ fn gather(step: &Step<'_>, mut parts: Vec<Tensor<2>>) -> Tensor<2> {
                 let rows = *first..*first + group.tokens;
                 all.slice_assign([rows, 0..width], part)
             }
-            GroupRows::These(rows) => all.select_assign(0, rows.clone(), part, IndexingUpdateOp::Assign),
+            GroupRows::These(rows) => {
+                all.select_assign(0, rows.as_ref().clone(), part, IndexingUpdateOp::Assign)
+            }
         };
     }
     all

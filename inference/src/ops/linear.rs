@@ -14,7 +14,7 @@ use super::kernels::KernelOps;
 pub(crate) enum Weight {
     /// A tensor `[outputs, inputs]`. It is multiplied through a transposed view: a decode step then reads every row
     /// front to back.
-    Dense(Tensor<2>),
+    Dense(Box<Tensor<2>>),
     /// As the file has them, for the CPU kernels.
     Packed(Arc<Matrix>, Arc<Pool>),
 }
@@ -37,7 +37,9 @@ impl Linear {
                 let product = Dispatch::packed_matmul(x.into_dispatch(), matrix, pool);
                 Tensor::from_dispatch(product)
             }
-            Weight::Dense(rows) => x.cast(rows.dtype()).matmul(rows.clone().transpose()).cast(DType::F32),
+            Weight::Dense(rows) => {
+                x.cast(rows.dtype()).matmul(rows.as_ref().clone().transpose()).cast(DType::F32)
+            }
         }
     }
 
@@ -78,7 +80,7 @@ impl Embedding {
     /// The rows of the step's tokens, `[tokens, width]`.
     pub(crate) fn forward(&self, step: &Step<'_>) -> Tensor<2> {
         match &self.weight {
-            Weight::Dense(rows) => rows.clone().select(0, step.ids()).cast(DType::F32),
+            Weight::Dense(rows) => rows.as_ref().clone().select(0, step.ids()).cast(DType::F32),
             Weight::Packed(matrix, _) => {
                 let mut rows = vec![0.0; step.rows() * matrix.inputs()];
                 for (id, row) in step.tokens().zip(rows.chunks_exact_mut(matrix.inputs())) {

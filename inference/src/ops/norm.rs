@@ -14,8 +14,8 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     /// From a scale as wide as the rows, or as one head of them.
-    pub(crate) fn new(scale: Vec<f32>, epsilon: f64, place: &Place) -> Self {
-        let scale = TensorData::new(scale.clone(), [1, scale.len()]);
+    pub(crate) fn new(scale: &[f32], epsilon: f64, place: &Place) -> Self {
+        let scale = TensorData::new(scale.to_vec(), [1, scale.len()]);
         Self { scale: Tensor::from_data(scale, &place.device), epsilon }
     }
 

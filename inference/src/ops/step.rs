@@ -43,7 +43,7 @@ pub(super) enum GroupRows {
     /// Rows from this one on.
     From(usize),
     /// These rows.
-    These(Tensor<1, Int>),
+    These(Box<Tensor<1, Int>>),
 }
 
 impl<'a> Step<'a> {
@@ -121,7 +121,10 @@ fn groups(batch: &[BatchEntry<'_>], windows: &[Option<usize>], place: &Place) ->
     if !single.is_empty() {
         let rows = match groups.is_empty() {
             true => GroupRows::From(0),
-            false => GroupRows::These(integers(single.iter().map(|(row, _)| *row as i32).collect(), place)),
+            false => GroupRows::These(Box::new(integers(
+                single.iter().map(|(row, _)| *row as i32).collect(),
+                place,
+            ))),
         };
         let entries: Vec<_> = single.into_iter().map(|(_, entry)| entry).collect();
         groups.push(group(rows, &entries, windows, place));
