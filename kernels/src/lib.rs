@@ -10,10 +10,20 @@
 //! # Units
 //! Matrices are row-major. Activations are `f32`, `[tokens, width]`.
 
+pub mod activation;
+pub mod attention;
 pub mod isa;
+pub mod kv;
 pub mod matrix;
+pub mod norm;
 pub mod pool;
+pub mod rope;
+mod simd;
+mod split;
+#[cfg(test)]
+mod testing;
 
 pub use isa::Isa;
+pub use kv::{BLOCK_TOKENS, KvError, KvShape, KvStore};
 pub use matrix::{Matrix, matmul};
 pub use pool::Pool;

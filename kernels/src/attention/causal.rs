@@ -1,0 +1,290 @@
+//! Attention of new tokens to those before them, over a [`KvStore`].
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use half::f16;
+
+use super::tile::{Scratch, Source, Task, attend};
+use crate::Pool;
+use crate::kv::{BLOCK_TOKENS, KvStore};
+use crate::simd::{Kernel, MAX_LANES, Simd, dispatch};
+use crate::split::Parts;
+
+/// Query rows of a tile at most: enough that widening keys and values once for all of them is cheap.
+const TILE_ROWS: usize = 48;
+/// Keys that a part of a cut tile has at least.
+const PART_KEYS: usize = 4 * BLOCK_TOKENS;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The new tokens of one sequence, whose keys and values are already in the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Span<'a> {
+    /// How many there are.
+    pub tokens: usize,
+    /// Tokens of the sequence before them.
+    pub past: usize,
+    /// The sequence's blocks; they hold `past + tokens` tokens at least.
+    pub blocks: &'a [u32],
+}
+
+/// What one layer asks of attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Causal {
+    /// Heads of the queries: a multiple of the store's.
+    pub heads: usize,
+    /// What a score is multiplied by: `1 / sqrt(dim)` in most models.
+    pub scale: f32,
+    /// A token sees itself and those before it, so many in all; everything if none.
+    pub window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+}
+
+/// Attention of each span's tokens to those of its sequence up to themselves.
+///
+/// `q` and `out` are `[tokens of all spans, heads, dim]`; positions are already rotated into `q` and the keys.
+///
+/// # Panics
+/// If a tensor is of another shape, or a table ends too early or names a block that is not there.
+pub fn causal(
+    pool: &Pool,
+    store: &KvStore,
+    layer: usize,
+    spans: &[Span<'_>],
+    how: &Causal,
+    q: &[f32],
+    out: &mut [f32],
+) {
+    let shape = store.shape();
+    let tokens: usize = spans.iter().map(|span| span.tokens).sum();
+    assert!(how.heads.is_multiple_of(shape.kv_heads), "as many query heads for each head of keys");
+    assert!(q.len() == out.len() && q.len() == tokens * how.heads * shape.dim, "tokens, heads, dim");
+    let batch = Batch { store, layer, spans, how, group: how.heads / shape.kv_heads, q };
+    let (pieces, partial) = batch.plan(pool.threads());
+    let mut sums = vec![0.0; partial];
+    {
+        let (out, sums) = (Parts::new(out), Parts::new(&mut sums));
+        pool.run(pieces.len(), &|index| {
+            let piece = &pieces[index];
+            SCRATCH.with_borrow_mut(|scratch| {
+                dispatch(pool.isa(), Attend { batch: &batch, piece, scratch });
+                match piece.partial {
+                    None => batch.finish(piece, scratch, &out),
+                    // SAFETY: each part has its own place.
+                    Some(at) => scratch.save(unsafe { sums.take(at..at + batch.partial_len(piece)) }),
+                }
+            });
+        });
+    }
+    batch.join(&pieces, &sums, out);
+}
+
+struct Batch<'a> {
+    store: &'a KvStore,
+    layer: usize,
+    spans: &'a [Span<'a>],
+    how: &'a Causal,
+    /// Query heads that share a head of keys.
+    group: usize,
+    q: &'a [f32],
+}
+
+/// A tile, or a part of it.
+#[derive(Debug, Clone)]
+struct Piece {
+    span: usize,
+    /// The first query token, in the batch.
+    row: usize,
+    /// The position of that token in its sequence.
+    position: usize,
+    tokens: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+    /// Where a part leaves its sums.
+    partial: Option<usize>,
+}
+
+impl Batch<'_> {
+    /// The pieces, and how many numbers the sums of parts take. Parts of one tile are neighbours.
+    fn plan(&self, threads: usize) -> (Vec<Piece>, usize) {
+        let tile = (TILE_ROWS / self.group).max(1);
+        let kv_heads = self.store.shape().kv_heads;
+        let tiles: usize = self.spans.iter().map(|span| span.tokens.div_ceil(tile)).sum::<usize>() * kv_heads;
+        // Two pieces a thread are enough for an even share; one thread alone gains nothing from parts.
+        let wanted = if threads == 1 { 1 } else { (2 * threads).div_ceil(tiles.max(1)) };
+        let mut pieces = Vec::with_capacity(tiles * wanted);
+        let (mut partial, mut first) = (0, 0);
+        for (index, span) in self.spans.iter().enumerate() {
+            assert!(span.past + span.tokens <= span.blocks.len() * BLOCK_TOKENS, "a table for all tokens");
+            // The last tiles have the most keys: they go first, so that none of them is left alone at the end.
+            for start in (0..span.tokens).step_by(tile).rev() {
+                let tokens = tile.min(span.tokens - start);
+                let position = span.past + start;
+                let keys = self.seen(position).start..position + tokens;
+                for kv_head in 0..kv_heads {
+                    let whole = Piece {
+                        span: index,
+                        row: first + start,
+                        position,
+                        tokens,
+                        kv_head,
+                        keys: keys.clone(),
+                        partial: None,
+                    };
+                    self.cut(whole, wanted, &mut pieces, &mut partial);
+                }
+            }
+            first += span.tokens;
+        }
+        (pieces, partial)
+    }
+
+    /// Adds a tile in at most `wanted` parts, each of which starts at a block.
+    fn cut(&self, whole: Piece, wanted: usize, pieces: &mut Vec<Piece>, partial: &mut usize) {
+        let parts = wanted.min(whole.keys.len() / PART_KEYS);
+        if parts < 2 {
+            pieces.push(whole);
+            return;
+        }
+        let blocks = whole.keys.start / BLOCK_TOKENS..whole.keys.end.div_ceil(BLOCK_TOKENS);
+        let bound = |part: usize| (blocks.start + blocks.len() * part / parts) * BLOCK_TOKENS;
+        for part in 0..parts {
+            let keys = bound(part).max(whole.keys.start)..bound(part + 1).min(whole.keys.end);
+            pieces.push(Piece { keys, partial: Some(*partial), ..whole.clone() });
+            *partial += self.partial_len(&whole);
+        }
+    }
+
+    /// The positions that a token may see.
+    #[inline(always)]
+    fn seen(&self, position: usize) -> Range<usize> {
+        let end = position + 1;
+        self.how.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    fn rows(&self, piece: &Piece) -> usize {
+        piece.tokens * self.group
+    }
+
+    fn partial_len(&self, piece: &Piece) -> usize {
+        self.rows(piece) * (self.store.value_stride() + 2)
+    }
+
+    /// Where a row of a piece is in the queries and in the output.
+    #[inline(always)]
+    fn place(&self, piece: &Piece, row: usize) -> Range<usize> {
+        let dim = self.store.shape().dim;
+        let head = piece.kv_head * self.group + row % self.group;
+        let start = ((piece.row + row / self.group) * self.how.heads + head) * dim;
+        start..start + dim
+    }
+
+    /// Writes the rows of a tile that was not cut.
+    fn finish(&self, piece: &Piece, scratch: &Scratch, out: &Parts<'_, f32>) {
+        let stride = self.store.value_stride();
+        for row in 0..self.rows(piece) {
+            // SAFETY: a row of the output belongs to one tile alone.
+            let out = unsafe { out.take(self.place(piece, row)) };
+            let factor = 1.0 / scratch.total[row];
+            for (out, sum) in out.iter_mut().zip(&scratch.out[row * stride..]) {
+                *out = sum * factor;
+            }
+        }
+    }
+
+    /// Writes the rows of the tiles that were cut.
+    fn join(&self, pieces: &[Piece], sums: &[f32], out: &mut [f32]) {
+        let same = |a: &Piece, b: &Piece| a.row == b.row && a.kv_head == b.kv_head;
+        for parts in pieces.chunk_by(same) {
+            let piece = &parts[0];
+            if piece.partial.is_none() {
+                continue;
+            }
+            let (rows, stride) = (self.rows(piece), self.store.value_stride());
+            let parts: Vec<&[f32]> = parts
+                .iter()
+                .filter_map(|part| Some(&sums[part.partial?..][..self.partial_len(part)]))
+                .collect();
+            for row in 0..rows {
+                let greatest = |part: &[f32]| part[rows * stride + row];
+                let most = parts.iter().map(|part| greatest(part)).fold(f32::NEG_INFINITY, f32::max);
+                let factors = parts.iter().map(|part| (greatest(part) - most).exp());
+                let total: f32 =
+                    factors.clone().zip(&parts).map(|(f, part)| f * part[rows * (stride + 1) + row]).sum();
+                let out = &mut out[self.place(piece, row)];
+                out.fill(0.0);
+                for (factor, part) in factors.zip(&parts) {
+                    for (out, sum) in out.iter_mut().zip(&part[row * stride..]) {
+                        *out += sum * factor / total;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One piece, into the scratch.
+struct Attend<'a> {
+    batch: &'a Batch<'a>,
+    piece: &'a Piece,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { batch, piece, scratch } = self;
+        let (rows, dim, group) = (batch.rows(piece), batch.store.shape().dim, batch.group);
+        scratch.queries.clear();
+        for row in 0..rows {
+            scratch.queries.extend_from_slice(&batch.q[batch.place(piece, row)]);
+        }
+        let blocks = batch.spans[piece.span].blocks;
+        let source = Cached { store: batch.store, layer: batch.layer, kv_head: piece.kv_head, blocks };
+        let (scale, softcap, keys) = (batch.how.scale, batch.how.softcap, piece.keys.clone());
+        let task = Task { rows, dim, keys, scale, softcap };
+        let seen = |row: usize| batch.seen(piece.position + row / group);
+        attend(s, &source, &task, seen, scratch);
+    }
+}
+
+/// One head of one sequence in the store.
+struct Cached<'a> {
+    store: &'a KvStore,
+    layer: usize,
+    kv_head: usize,
+    blocks: &'a [u32],
+}
+
+impl Source for Cached<'_> {
+    #[inline(always)]
+    fn stored(&self, block: usize) -> Option<(&[f16], &[f16])> {
+        Some(self.store.head(self.layer, self.blocks[block], self.kv_head))
+    }
+
+    #[inline(always)]
+    fn keys<S: Simd>(&self, s: S, block: usize, out: &mut [f32]) {
+        widen(s, self.store.head(self.layer, self.blocks[block], self.kv_head).0, out);
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(&self, s: S, block: usize, out: &mut [f32]) {
+        widen(s, self.store.head(self.layer, self.blocks[block], self.kv_head).1, out);
+    }
+}
+
+/// Whole vectors from half to single precision.
+#[inline(always)]
+fn widen<S: Simd>(s: S, from: &[f16], out: &mut [f32]) {
+    const { assert!(BLOCK_TOKENS.is_multiple_of(MAX_LANES)) };
+    for (from, out) in from.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
+        // SAFETY: as long as a vector.
+        s.write(out, unsafe { s.load_half(from.as_ptr()) });
+    }
+}
