@@ -4,8 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-model_file=SmolLM2-135M-Instruct.Q4_1.gguf
-model=smollm2-135m-instruct
 cache="${OPOSSUM_MODEL_CACHE:-$HOME/.cache/opossum/models}"
 
 clients() {
@@ -20,21 +18,24 @@ clients() {
     cp "$wanted" "$stamp"
 }
 
+# model NAME PLACE: a model of the catalogue, and the file or folder that it is kept in.
 model() {
-    if [ -e "models/$model_file" ]; then
+    local name="$1" place="$2"
+    if [ -e "models/$place" ]; then
         return
     fi
-    if [ ! -f "$cache/$model_file" ]; then
-        echo "==> Fetching $model for the tests into the cache ($cache)"
+    if [ ! -e "$cache/$place" ]; then
+        echo "==> Fetching $name for the tests into the cache ($cache)"
         cargo build --bin opossum
-        QUANTIZED_MODEL_DIR="$cache" "${CARGO_TARGET_DIR:-target}/debug/opossum" models pull "$model"
+        QUANTIZED_MODEL_DIR="$cache" "${CARGO_TARGET_DIR:-target}/debug/opossum" models pull "$name"
     fi
-    echo "==> Linking $model_file from the cache ($cache) into models/"
+    echo "==> Linking $place from the cache ($cache) into models/"
     mkdir -p models
-    ln -sfn "$(realpath "$cache/$model_file")" "models/$model_file"
+    ln -sfn "$(realpath "$cache/$place")" "models/$place"
 }
 
 clients
 if [ "${1:-all}" != clients ]; then
-    model
+    model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf
+    model all-minilm-l6-v2 all-minilm-l6-v2
 fi
