@@ -7,6 +7,7 @@
 // node-llama-cpp carries a prebuilt llama.cpp, so no compiler is needed. Two files are written:
 //   llama_cpp.jsonl      one greedy continuation a line: its prompt, and at each step the five highest logits
 //   tokenization.jsonl   one text a line with the token ids llama.cpp gives it
+// A third argument is put before the file names (gemma_); a fourth, "tokenization", writes that file only.
 // Each file starts with a line {"about": ...} that names the program, the model and the command.
 import {createHash} from "node:crypto";
 import {createRequire} from "node:module";
@@ -14,9 +15,9 @@ import {readFileSync, writeFileSync} from "node:fs";
 import {basename, join} from "node:path";
 import {pathToFileURL} from "node:url";
 
-const [modelPath, outDir] = process.argv.slice(2);
+const [modelPath, outDir, prefix = "", only = "all"] = process.argv.slice(2);
 if (!modelPath || !outDir) {
-    console.error("usage: node llama_cpp.mjs MODEL.gguf OUTPUT_DIRECTORY");
+    console.error("usage: node llama_cpp.mjs MODEL.gguf OUTPUT_DIRECTORY [PREFIX [tokenization]]");
     process.exit(2);
 }
 const require = createRequire(join(process.env.NODE_PATH ?? process.cwd(), "index.js"));
@@ -46,6 +47,7 @@ const TEXTS = [
     "😀👩‍👩‍👧‍👦🇫🇷", "a\u0301e\u0308 combining", "fn f<T>(x: &'a T) -> Result<(), E> { x?; }", "    four spaces\n\n\n\nmany newlines",
     "<|im_start|>user\nhi<|im_end|>", "URL https://example.org/a?b=c&d=%20#frag", "ALLCAPS mixedCase snake_case kebab-case",
     "\u00a0non-breaking\u200bzero-width", "x".repeat(70), "مرحبا بالعالم", "$$\\int_0^1 x^2\\,dx$$", "12 345 ٣٤٥ ⅷ ½",
+    "a\u2581b \u2581 c", "<bos>x<start_of_turn>user\nhi<end_of_turn>\n", "tab\t\t\tstop \u0000\u0001", "<table><tr><td>1</td></tr></table>",
 ];
 
 const llama = await getLlama({gpu: false, build: "never", logLevel: "error"});
@@ -81,15 +83,17 @@ const about = async (what) => JSON.stringify({about: {
     program: `node-llama-cpp ${await getModuleVersion()}, llama.cpp ${llama.llamaCppRelease?.release ?? "prebuilt"}`,
     model: basename(modelPath),
     sha256: createHash("sha256").update(readFileSync(modelPath)).digest("hex"),
-    command: "node scripts/reference/llama_cpp.mjs MODEL.gguf inference/tests/fixtures",
+    command: ["node scripts/reference/llama_cpp.mjs MODEL.gguf inference/tests/fixtures", ...process.argv.slice(4)].join(" "),
 }});
 
-const lines = [await about(`greedy continuations of ${STEPS} tokens; steps are [id, logit, ...] of the ${TOP} highest`)];
-for (const prompt of PROMPTS) {
-    lines.push(JSON.stringify(await continuation(prompt)));
-    console.error(`${lines.length - 1}/${PROMPTS.length}`);
+if (only === "all") {
+    const lines = [await about(`greedy continuations of ${STEPS} tokens; steps are [id, logit, ...] of the ${TOP} highest`)];
+    for (const prompt of PROMPTS) {
+        lines.push(JSON.stringify(await continuation(prompt)));
+        console.error(`${lines.length - 1}/${PROMPTS.length}`);
+    }
+    writeFileSync(join(outDir, `${prefix}llama_cpp.jsonl`), lines.join("\n") + "\n");
 }
-writeFileSync(join(outDir, "llama_cpp.jsonl"), lines.join("\n") + "\n");
 
 const tokenization = [await about("token ids; special says whether control tokens in the text are recognised")];
 for (const text of TEXTS) {
@@ -97,5 +101,5 @@ for (const text of TEXTS) {
         tokenization.push(JSON.stringify({text, special, ids: [...model.tokenize(text, special)]}));
     }
 }
-writeFileSync(join(outDir, "tokenization.jsonl"), tokenization.join("\n") + "\n");
+writeFileSync(join(outDir, `${prefix}tokenization.jsonl`), tokenization.join("\n") + "\n");
 await llama.dispose();

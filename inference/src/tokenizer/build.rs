@@ -2,87 +2,148 @@
 
 use std::collections::HashSet;
 
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer as Bpe};
-
-use super::Tokenizer;
 use super::byte_level::ByteAlphabet;
+use super::pieces::Pieces;
+use super::sentencepiece::{Fallback, SPACE, SentencePiece};
+use super::special::SpecialTokens;
+use super::{Merges, Tokenizer, bpe};
 use crate::InferenceError;
-use crate::gguf::Metadata;
+use crate::gguf::{Array, Metadata, Value};
 
+/// `LLAMA_TOKEN_TYPE_NORMAL`: what plain text is made of.
+const NORMAL: i64 = 1;
 /// `LLAMA_TOKEN_TYPE_CONTROL`: steers the model, never part of a text.
 const CONTROL: i64 = 3;
 /// `LLAMA_TOKEN_TYPE_USER_DEFINED`: plain text that is one token wherever it stands.
 const USER_DEFINED: i64 = 4;
+/// `LLAMA_TOKEN_TYPE_BYTE`: one byte, written `<0x0A>`.
+const BYTE: i64 = 6;
 /// `LLAMA_TOKEN_TYPE_UNKNOWN` and `..._UNUSED`: neither read nor written.
 const NO_TEXT: [i64; 2] = [2, 5];
 /// Control tokens that end an answer even when the file does not name them as such.
 const TURN_ENDS: [&str; 6] =
     ["<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<end_of_turn>", "<|end_of_text|>"];
-/// Most control or added tokens: recognising them takes time in proportion.
-const MAX_SPECIAL: usize = 4096;
+
+/// The vocabulary as the file lists it.
+struct Vocabulary<'a> {
+    tokens: &'a [String],
+    /// Empty when the file does not say: all are normal then.
+    kinds: &'a [i64],
+}
+
+impl<'a> Vocabulary<'a> {
+    fn read(metadata: &'a Metadata) -> Result<Self, InferenceError> {
+        let tokens = metadata
+            .strings("tokenizer.ggml.tokens")
+            .ok_or_else(|| InferenceError::invalid("tokenizer.ggml.tokens is missing"))?;
+        let kinds = metadata.integers("tokenizer.ggml.token_type").unwrap_or(&[]);
+        if !kinds.is_empty() && kinds.len() != tokens.len() {
+            return Err(InferenceError::invalid(
+                "tokenizer.ggml.token_type has another length than the tokens",
+            ));
+        }
+        Ok(Self { tokens, kinds })
+    }
+
+    /// Each token's id, kind and text.
+    fn iter(&self) -> impl Iterator<Item = (u32, i64, &'a str)> {
+        let kind = |id: usize| self.kinds.get(id).copied().unwrap_or(NORMAL);
+        self.tokens.iter().enumerate().map(move |(id, text)| (id as u32, kind(id), text.as_str()))
+    }
+
+    fn special(&self, wanted: i64) -> SpecialTokens {
+        let of_kind = self.iter().filter(|(_, kind, _)| *kind == wanted);
+        SpecialTokens::new(of_kind.map(|(id, _, text)| (Box::from(text), id)))
+    }
+
+    /// The bytes each token stands for; `normal` turns the text of an ordinary one into bytes.
+    fn pieces(&self, mut normal: impl FnMut(&str, &mut Vec<u8>)) -> Pieces {
+        let mut pieces = Pieces::default();
+        let mut bytes = Vec::new();
+        for (_, kind, text) in self.iter() {
+            bytes.clear();
+            match kind {
+                USER_DEFINED => bytes.extend_from_slice(text.as_bytes()),
+                BYTE => bytes.extend(byte_of(text)),
+                CONTROL => {}
+                other if NO_TEXT.contains(&other) => {}
+                _ => normal(text, &mut bytes),
+            }
+            pieces.push(&bytes);
+        }
+        pieces.shrink();
+        pieces
+    }
+}
 
 pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, InferenceError> {
-    let model = metadata.string("tokenizer.ggml.model").unwrap_or("none");
-    if model != "gpt2" {
-        return Err(InferenceError::invalid(format!("tokenizer model {model:?} is not supported")));
-    }
-    let tokens = metadata
-        .strings("tokenizer.ggml.tokens")
-        .ok_or_else(|| InferenceError::invalid("tokenizer.ggml.tokens is missing"))?;
-    let kinds = metadata.integers("tokenizer.ggml.token_type").unwrap_or(&[]);
-    if !kinds.is_empty() && kinds.len() != tokens.len() {
-        return Err(InferenceError::invalid("tokenizer.ggml.token_type has another length than the tokens"));
-    }
-    let kind = |id: usize| kinds.get(id).copied().unwrap_or(1);
-    let of_kind = |wanted: i64| special(tokens, |id| kind(id) == wanted);
-    let (control, added) = (of_kind(CONTROL)?, of_kind(USER_DEFINED)?);
-    let mut bpe = Bpe::new(merges(metadata, tokens)?);
-    bpe.with_pre_tokenizer(Some(pre_tokenizer(metadata)?));
-
-    let alphabet = ByteAlphabet::new();
-    let bytes = tokens.iter().enumerate().map(|(id, token)| match kind(id) {
-        CONTROL => Box::default(),
-        USER_DEFINED => token.as_bytes().into(),
-        other if NO_TEXT.contains(&other) => Box::default(),
-        _ => alphabet.decode(token),
-    });
-    let bytes: Vec<Box<[u8]>> = bytes.collect();
-    let longest_token_bytes = tokens.iter().map(String::len).max().unwrap_or(0);
-    let (bos, eos) = (token_id(metadata, "bos", tokens.len())?, token_id(metadata, "eos", tokens.len())?);
+    let vocabulary = Vocabulary::read(metadata)?;
+    let vocab = vocabulary.tokens.len();
+    let (pieces, merges, adds_bos) = match metadata.string("tokenizer.ggml.model").unwrap_or("none") {
+        "gpt2" => byte_level(metadata, &vocabulary)?,
+        "llama" => sentencepiece(metadata, &vocabulary)?,
+        other => return Err(InferenceError::invalid(format!("tokenizer model {other:?} is not supported"))),
+    };
+    let control = vocabulary.special(CONTROL);
+    let (bos, eos) = (token_id(metadata, "bos", vocab)?, token_id(metadata, "eos", vocab)?);
     Ok(Tokenizer {
-        end_of_generation: turn_ends(metadata, &control, eos, tokens.len())?,
-        bpe,
-        bytes,
+        end_of_generation: turn_ends(metadata, &control, eos, vocab)?,
+        merges,
+        pieces,
         control,
-        added,
+        added: vocabulary.special(USER_DEFINED),
         bos,
         eos,
-        add_bos: metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(false),
-        longest_token_bytes,
+        add_bos: metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(adds_bos),
+        longest_token_bytes: vocabulary.tokens.iter().map(String::len).max().unwrap_or(0),
     })
 }
 
-/// The tokens `is_wanted` picks, by text.
-fn special(
-    tokens: &[String],
-    is_wanted: impl Fn(usize) -> bool,
-) -> Result<Vec<(String, u32)>, InferenceError> {
-    let chosen: Vec<_> = tokens
-        .iter()
-        .enumerate()
-        .filter(|(id, token)| is_wanted(*id) && !token.is_empty())
-        .map(|(id, token)| (token.clone(), id as u32))
-        .collect();
-    if chosen.len() > MAX_SPECIAL {
-        return Err(InferenceError::invalid("the vocabulary has too many special tokens"));
+/// What the kinds of tokenizer differ in: the bytes of the tokens, how a text becomes tokens, and whether it begins
+/// with the beginning-of-sequence token when the file does not say.
+type Kind = (Pieces, Merges, bool);
+
+fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Kind, InferenceError> {
+    let alphabet = ByteAlphabet::new();
+    let pieces = vocabulary.pieces(|text, bytes| alphabet.decode(text, bytes));
+    let bpe = bpe::build(metadata, vocabulary.tokens)?;
+    Ok((pieces, Merges::ByRank(Box::new(bpe)), bpe::is_llama_3(metadata)))
+}
+
+fn sentencepiece(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Kind, InferenceError> {
+    let key = "tokenizer.ggml.scores";
+    let scores = match metadata.get(key) {
+        Some(Value::Array(Array::Floats(scores))) if scores.len() == vocabulary.tokens.len() => scores,
+        _ => return Err(InferenceError::invalid(format!("{key} does not have one number a token"))),
+    };
+    let pieces = vocabulary.pieces(|text, bytes| bytes.extend(text.replace(SPACE, " ").bytes()));
+    let normal = vocabulary.iter().filter(|(_, kind, _)| *kind == NORMAL).map(|(id, _, _)| id);
+    let space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true);
+    let fallback = fallback(metadata, vocabulary)?;
+    let model = SentencePiece::new(&pieces, normal, scores.clone(), fallback, space_prefix);
+    Ok((pieces, Merges::ByScore(model), true))
+}
+
+fn fallback(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Fallback, InferenceError> {
+    let mut tokens = [None; 256];
+    for (id, _, text) in vocabulary.iter().filter(|(_, kind, _)| *kind == BYTE) {
+        if let Some(byte) = byte_of(text) {
+            tokens[usize::from(byte)] = Some(id);
+        }
     }
-    Ok(chosen)
+    if tokens.iter().all(Option::is_some) {
+        return Ok(Fallback::Bytes(Box::new(tokens.map(Option::unwrap_or_default))));
+    }
+    let unknown = token_id(metadata, "unknown", vocabulary.tokens.len())?;
+    unknown.map(Fallback::Unknown).ok_or_else(|| {
+        InferenceError::invalid("the vocabulary has neither all 256 byte tokens nor an unknown token")
+    })
+}
+
+/// The byte that a token such as `<0x0A>` names.
+fn byte_of(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 fn token_id(metadata: &Metadata, name: &str, vocab: usize) -> Result<Option<u32>, InferenceError> {
@@ -95,65 +156,11 @@ fn token_id(metadata: &Metadata, name: &str, vocab: usize) -> Result<Option<u32>
 
 fn turn_ends(
     metadata: &Metadata,
-    control: &[(String, u32)],
+    control: &SpecialTokens,
     eos: Option<u32>,
     vocab: usize,
 ) -> Result<HashSet<u32>, InferenceError> {
-    let by_name = control.iter().filter(|(text, _)| TURN_ENDS.contains(&text.as_str())).map(|(_, id)| *id);
-    let mut ends: HashSet<u32> = by_name.chain(eos).collect();
+    let mut ends: HashSet<u32> = control.ids_of(&TURN_ENDS).chain(eos).collect();
     ends.extend(token_id(metadata, "eot", vocab)?);
     Ok(ends)
-}
-
-fn merges(metadata: &Metadata, tokens: &[String]) -> Result<BPE, InferenceError> {
-    let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
-    if vocab.len() != tokens.len() {
-        return Err(InferenceError::invalid("the vocabulary has a token twice"));
-    }
-    let lines = metadata
-        .strings("tokenizer.ggml.merges")
-        .ok_or_else(|| InferenceError::invalid("tokenizer.ggml.merges is missing"))?;
-    let merges =
-        lines.iter().map(|line| merge(line, &vocab)).collect::<Option<Vec<_>>>().ok_or_else(|| {
-            InferenceError::invalid("a tokenizer merge does not join two tokens into a third")
-        })?;
-    BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .build()
-        .map_err(|error| InferenceError::invalid(format!("the tokenizer does not fit together: {error}")))
-}
-
-/// The two tokens of a merge. All three must exist: the library panics on a result longer than every token.
-fn merge(line: &str, vocab: &Vocab) -> Option<(String, String)> {
-    let (left, right) = line.split_once(' ')?;
-    let exist = [left, right, &format!("{left}{right}")].into_iter().all(|token| vocab.contains_key(token));
-    exist.then(|| (left.to_owned(), right.to_owned()))
-}
-
-/// How text is cut before merging. The patterns are those the models were trained with.
-fn pre_tokenizer(metadata: &Metadata) -> Result<Sequence, InferenceError> {
-    let name = metadata.string("tokenizer.ggml.pre").unwrap_or("gpt-2");
-    let gpt2 = || PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, true));
-    let steps = match name {
-        "gpt-2" | "default" => vec![gpt2()],
-        "smollm" => vec![PreTokenizerWrapper::Digits(Digits::new(true)), gpt2()],
-        "llama-bpe" | "llama3" | "llama-v3" => words_with_digits("\\p{N}{1,3}")?,
-        "qwen2" => words_with_digits("\\p{N}")?,
-        other => return Err(InferenceError::invalid(format!("pre-tokenizer {other:?} is not supported"))),
-    };
-    Ok(Sequence::new(steps))
-}
-
-/// The pattern Llama 3 and Qwen 2 share but for how they cut digits.
-fn words_with_digits(digits: &str) -> Result<Vec<PreTokenizerWrapper>, InferenceError> {
-    let pattern = format!(
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{{L}}\\p{{N}}]?\\p{{L}}+|{digits}| ?[^\\s\\p{{L}}\\p{{N}}]+[\\r\\n]*\
-         |\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-    );
-    let split = Split::new(SplitPattern::Regex(pattern), SplitDelimiterBehavior::Isolated, false)
-        .map_err(|error| InferenceError::invalid(format!("pre-tokenizer: {error}")))?;
-    Ok(vec![
-        PreTokenizerWrapper::Split(split),
-        PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, false)),
-    ])
 }

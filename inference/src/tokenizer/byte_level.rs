@@ -27,15 +27,13 @@ impl ByteAlphabet {
         Self((0..=255).map(|byte| (byte_to_char(byte), byte)).collect())
     }
 
-    /// The bytes of a token. A character outside the alphabet stands for its own UTF-8.
-    pub(super) fn decode(&self, token: &str) -> Box<[u8]> {
-        let mut bytes = Vec::with_capacity(token.len());
+    /// Appends the bytes of a token. A character outside the alphabet stands for its own UTF-8.
+    pub(super) fn decode(&self, token: &str, bytes: &mut Vec<u8>) {
         for character in token.chars() {
             match self.0.get(&character) {
                 Some(&byte) => bytes.push(byte),
                 None => bytes.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        bytes.into()
     }
 }
