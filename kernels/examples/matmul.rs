@@ -13,7 +13,7 @@ use opossum_kernels::{Isa, Pool};
 const INPUTS: usize = 768;
 const OUTPUTS: usize = 1536;
 const MATRICES: usize = 48;
-const TOKENS: [usize; 8] = [1, 2, 4, 8, 16, 32, 128, 512];
+const TOKENS: [usize; 9] = [1, 2, 4, 8, 12, 16, 32, 128, 512];
 
 /// Stored rows whose numbers are of ordinary size.
 fn rows(format: Format) -> Vec<u8> {

@@ -32,33 +32,43 @@ impl Activations {
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: packing has checked that the processor has this instruction set.
-            Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => unsafe { self.quantize_avx2(x) },
-            _ => self.quantize_blocks(x),
+            Isa::Avx512Vnni | Isa::Amx => unsafe { self.each_avx512(x) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { self.each_avx2(x) },
+            _ => self.each(x, quantize),
         }
     }
 
-    /// The same code, compiled for wider registers.
+    /// # Safety
+    /// The processor has the instructions of [`Isa::Avx512Vnni`].
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn each_avx512(&mut self, x: &[f32]) {
+        self.each(x, |x, codes| super::avx512::quantize(x, codes));
+    }
+
+    /// The portable code, compiled for wider registers.
     ///
     /// # Safety
     /// The processor has AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn quantize_avx2(&mut self, x: &[f32]) {
-        self.quantize_blocks(x);
+    unsafe fn each_avx2(&mut self, x: &[f32]) {
+        self.each(x, quantize);
     }
 
     #[inline(always)]
-    fn quantize_blocks(&mut self, x: &[f32]) {
+    fn each(&mut self, x: &[f32], quantize: impl Fn(&[f32; BLOCK], &mut [i8; BLOCK]) -> Block) {
         let blocks = x.as_chunks::<BLOCK>().0.iter().zip(self.codes.as_chunks_mut::<BLOCK>().0);
         let results = self.scales.iter_mut().zip(&mut self.sums);
         let totals = self.totals.iter_mut().zip(self.halves.as_chunks_mut::<2>().0);
         for (((x, codes), (scale, sum)), (total, halves)) in blocks.zip(results).zip(totals) {
-            *scale = quantize(x, codes);
-            for (half, codes) in halves.iter_mut().zip(codes.as_chunks::<{ BLOCK / 2 }>().0) {
-                *half = -codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-            }
+            let block = quantize(x, codes);
+            *scale = block.scale;
+            *halves = block.sums.map(|sum| -sum);
             *total = halves[0] + halves[1];
-            *sum = *scale * -*total as f32;
+            *sum = block.scale * -*total as f32;
         }
     }
 
@@ -74,22 +84,37 @@ pub(super) fn wanted(format: Format) -> bool {
     format.layout().is_some()
 }
 
-/// Quantizes one block and gives its scale. With a number that is not finite the scale is NaN and the codes are zero: the
-/// product is NaN, as it would be without quantization.
+/// What is known of a quantized block.
+pub(super) struct Block {
+    pub(super) scale: f32,
+    /// Of the first and the last 16 codes.
+    pub(super) sums: [i32; 2],
+}
+
+/// The scale of a block by the bits of its largest magnitude, and what its numbers are multiplied with to become codes.
+/// With a number that is not finite the scale is NaN and the codes are zero: the product is NaN, as it would be without
+/// quantization.
 #[inline(always)]
-fn quantize(x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> f32 {
-    // The order of non-negative floats is that of their bits, with what is not finite on top.
-    let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
+pub(super) fn scale(largest: u32) -> (f32, f32) {
+    let largest = f32::from_bits(largest);
     let inverse = 127.0 / largest;
-    let (scale, inverse) = match (largest.is_finite(), inverse.is_finite()) {
+    match (largest.is_finite(), inverse.is_finite()) {
         (true, true) => (largest / 127.0, inverse),
         // All zeros, or numbers so small that they are as good as zero.
         (true, false) => (0.0, 0.0),
         (false, _) => (f32::NAN, 0.0),
-    };
+    }
+}
+
+/// Quantizes one block.
+#[inline(always)]
+fn quantize(x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> Block {
+    // The order of non-negative floats is that of their bits, with what is not finite on top.
+    let (scale, inverse) = scale(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
     for (code, x) in codes.iter_mut().zip(x) {
         // NaN becomes 0 here.
         *code = (x * inverse).round_ties_even() as i32 as i8;
     }
-    scale
+    let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum();
+    Block { scale, sums: [sum(&codes[..BLOCK / 2]), sum(&codes[BLOCK / 2..])] }
 }

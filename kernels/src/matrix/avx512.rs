@@ -5,15 +5,16 @@
 //! serve every token before the next group is unpacked.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256,
-    _mm512_and_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
+    __m128i, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_storeu_si128,
+    _mm256_loadu_si256, _mm512_abs_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32,
     _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi16, _mm512_sllv_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_ternarylogic_epi32,
+    _mm512_max_epi32, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi16,
+    _mm512_sllv_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_ternarylogic_epi32,
 };
 
-use super::activations::Activations;
+use super::activations::{self, Activations, Block};
 use super::codec::Codec;
 use super::format::{BLOCK, Layout};
 use super::portable::Sums;
@@ -40,6 +41,28 @@ pub(super) unsafe fn quantized<C: Codec>(tile: &[u8], x: &Activations, first: us
             sums => tokens::<C>(tile, x, sums),
         }
     }
+}
+
+/// Quantizes one block of activations.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn quantize(x: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> Block {
+    // SAFETY: a block has 32 numbers.
+    let x = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))] };
+    let magnitude = |x| _mm512_castps_si512(_mm512_abs_ps(x));
+    let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitude(x[0]), magnitude(x[1])));
+    let (scale, inverse) = activations::scale(largest.cast_unsigned());
+    // What is not a number becomes the smallest of 32 bits, whose lowest byte is 0.
+    let numbers = x.map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse))));
+    for (codes, numbers) in codes.as_chunks_mut::<16>().0.iter_mut().zip(numbers) {
+        // SAFETY: sixteen bytes are written.
+        unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(numbers)) };
+    }
+    let mut sums = numbers.map(|numbers| _mm512_reduce_add_epi32(numbers));
+    if scale.is_nan() {
+        sums = [0; 2];
+    }
+    Block { scale, sums }
 }
 
 /// Where the activations of a token and a block are. All pointers stay inside their vectors for every token and block
