@@ -106,7 +106,7 @@ async fn whatever_fails_at_random_each_caller_gets_its_own_answer_and_nothing_le
     outcomes.iter().for_each(judge);
     let metrics = service.client().metrics().await;
     let failovers = metrics.count("opossum_failovers_total", &[]);
-    assert!(failovers >= 30.0, "hardly any fault was met: {failovers} failovers");
+    assert!(failovers >= 10.0, "hardly any fault was met: {failovers} failovers");
 
     let client = service.client();
     let quiet = eventually(Duration::from_secs(5), async || {
