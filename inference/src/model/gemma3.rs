@@ -8,7 +8,7 @@ use super::decoder::Decoder;
 use super::shape::{Keys, Shape};
 use super::weights::Weights;
 use crate::InferenceError;
-use crate::ops::{Attention, Embedding, KvCache, Linear, RmsNorm, Rope, Step, geglu};
+use crate::ops::{Attention, Embedding, Gate, KvCache, Linear, RmsNorm, Rope, Step};
 
 /// Of this many layers, the last sees everything and the others a window.
 const PATTERN: usize = 6;
@@ -149,10 +149,10 @@ impl Layer {
     }
 
     /// The feed-forward half, without the residual. `[rows, width]` in and out.
-    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
+    fn feed_forward(&self, x: Tensor<2>, step: &Step<'_>) -> Tensor<2> {
         let x = self.feed_forward_norm.forward(x);
         let [gate, up] = Linear::forward_all([&self.gate, &self.up], &x);
-        self.post_feed_forward_norm.forward(self.down.forward(geglu(gate, up)))
+        self.post_feed_forward_norm.forward(self.down.forward(Gate::GeluTanh.forward(gate, up, step.place())))
     }
 }
 
@@ -169,7 +169,7 @@ impl Decoder for Gemma3 {
         let mut x = self.embedding.forward(step).mul_scalar(self.embedding_scale);
         for (index, layer) in self.layers.iter().enumerate() {
             x = x.clone() + layer.attend(index, x, step, cache);
-            x = x.clone() + layer.feed_forward(x);
+            x = x.clone() + layer.feed_forward(x, step);
         }
         if wanted.is_empty() {
             return None;

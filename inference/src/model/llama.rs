@@ -6,7 +6,7 @@ use super::decoder::Decoder;
 use super::shape::{Keys, Shape};
 use super::weights::Weights;
 use crate::InferenceError;
-use crate::ops::{Attention, Embedding, KvCache, Linear, RmsNorm, Rope, Step, swiglu};
+use crate::ops::{Attention, Embedding, Gate, KvCache, Linear, RmsNorm, Rope, Step};
 
 /// One decoder layer.
 #[derive(Debug)]
@@ -99,10 +99,10 @@ fn rope(shape: &Shape, weights: &mut Weights<'_>) -> Result<Rope, InferenceError
 
 impl Layer {
     /// The feed-forward half, without the residual. `[rows, width]` in and out.
-    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
+    fn feed_forward(&self, x: Tensor<2>, step: &Step<'_>) -> Tensor<2> {
         let x = self.feed_forward_norm.forward(x);
         let [gate, up] = Linear::forward_all([&self.gate, &self.up], &x);
-        self.down.forward(swiglu(gate, up))
+        self.down.forward(Gate::Silu.forward(gate, up, step.place()))
     }
 }
 
@@ -129,7 +129,7 @@ impl Decoder for Llama {
         let mut x = self.embedding.forward(step);
         for (index, layer) in self.layers.iter().enumerate() {
             x = x.clone() + self.attend(index, x, step, cache);
-            x = x.clone() + layer.feed_forward(x);
+            x = x.clone() + layer.feed_forward(x, step);
         }
         if wanted.is_empty() {
             return None;

@@ -62,7 +62,8 @@ impl LoadedModel {
     /// A cache of `blocks` empty blocks of [`BLOCK_TOKENS`] tokens, for all sequences of this model together.
     ///
     /// # Errors
-    /// [`InferenceError::BadParameter`] for more blocks than can be numbered.
+    /// [`InferenceError::BadParameter`] for more blocks than can be numbered, [`InferenceError::ModelUnavailable`] when there is
+    /// no memory for them.
     pub fn new_cache(&self, blocks: usize) -> Result<KvCache, InferenceError> {
         if u32::try_from(blocks).is_err() {
             return Err(InferenceError::BadParameter {
@@ -71,7 +72,7 @@ impl LoadedModel {
             });
         }
         let shape = &self.shape;
-        Ok(KvCache::new(shape.layers, shape.kv_heads, shape.head_dim, blocks, &self.place))
+        KvCache::new(shape.layers, shape.kv_heads, shape.head_dim, blocks, &self.place)
     }
 
     /// Bytes one block of a cache takes, all layers together.

@@ -67,7 +67,7 @@ impl<'a> Weights<'a> {
 
     /// The scale of a normalisation.
     pub(super) fn norm(&mut self, name: &str, width: usize) -> Result<RmsNorm, InferenceError> {
-        Ok(RmsNorm::new(&self.numbers(name, &[width])?, self.epsilon, self.place))
+        Ok(RmsNorm::new(self.numbers(name, &[width])?, self.epsilon, self.place))
     }
 
     /// A tensor's numbers, checked to have exactly these extents (innermost first).

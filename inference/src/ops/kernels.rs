@@ -6,7 +6,10 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Shape, TensorData};
-use opossum_kernels::{Matrix, Pool, matmul};
+use opossum_kernels::attention::{Causal, Span, causal};
+use opossum_kernels::kv::{KvShape, KvStore};
+use opossum_kernels::rope::{Angles, rope};
+use opossum_kernels::{Matrix, Pool, matmul, norm};
 
 /// Operations that have a kernel. [`Place::kernels`](super::Place) says whether to use them.
 #[backend_extension(Flex)]
@@ -16,11 +19,43 @@ pub(super) trait KernelOps: Backend {
 
     /// The same for several matrices of one input.
     fn packed_matmuls(x: FloatTensor<Self>, matrices: &[&Matrix], pool: &Pool) -> Vec<FloatTensor<Self>>;
+
+    /// Root-mean-square normalisation of rows as wide as `scale`, whatever the shape of `x`.
+    fn rms_norm(x: FloatTensor<Self>, scale: &[f32], epsilon: f32, pool: &Pool) -> FloatTensor<Self>;
+
+    /// A gated activation.
+    fn gated(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        kernel: GateKernel,
+        pool: &Pool,
+    ) -> FloatTensor<Self>;
+
+    /// Rotation, storage and attention of one layer, as [`Attention::forward`](super::Attention::forward).
+    fn attend(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        how: Attend<'_>,
+    ) -> FloatTensor<Self>;
+}
+
+/// A kernel that gates: threads, gate, up, result.
+pub(super) type GateKernel = fn(&Pool, &[f32], &[f32], &mut [f32]);
+
+/// What attention needs beside its tensors.
+pub(super) struct Attend<'a> {
+    pub(super) store: &'a mut KvStore,
+    pub(super) layer: usize,
+    pub(super) spans: &'a [Span<'a>],
+    pub(super) angles: &'a Angles,
+    pub(super) how: Causal,
+    pub(super) pool: &'a Pool,
 }
 
 impl KernelOps for Flex {
     fn packed_matmul(x: FlexTensor, matrix: &Matrix, pool: &Pool) -> FlexTensor {
-        let x = x.to_contiguous();
+        let x = contiguous(x);
         let tokens = x.layout().shape()[0];
         let mut product = vec![0.0; tokens * matrix.outputs()];
         matmul(pool, numbers(&x), tokens, &mut [(matrix, &mut product)]);
@@ -28,7 +63,7 @@ impl KernelOps for Flex {
     }
 
     fn packed_matmuls(x: FlexTensor, matrices: &[&Matrix], pool: &Pool) -> Vec<FlexTensor> {
-        let x = x.to_contiguous();
+        let x = contiguous(x);
         let tokens = x.layout().shape()[0];
         let mut products: Vec<Vec<f32>> =
             matrices.iter().map(|matrix| vec![0.0; tokens * matrix.outputs()]).collect();
@@ -41,6 +76,48 @@ impl KernelOps for Flex {
         let products = matrices.iter().zip(products);
         products.map(|(matrix, product)| tensor(product, Shape::new([tokens, matrix.outputs()]))).collect()
     }
+
+    fn rms_norm(x: FlexTensor, scale: &[f32], epsilon: f32, pool: &Pool) -> FlexTensor {
+        let x = contiguous(x);
+        let mut out = vec![0.0; x.layout().num_elements()];
+        norm::rms_norm(pool, numbers(&x), scale, epsilon, &mut out);
+        tensor(out, x.layout().shape().clone())
+    }
+
+    fn gated(gate: FlexTensor, up: FlexTensor, kernel: GateKernel, pool: &Pool) -> FlexTensor {
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        let mut out = vec![0.0; gate.layout().num_elements()];
+        kernel(pool, numbers(&gate), numbers(&up), &mut out);
+        tensor(out, gate.layout().shape().clone())
+    }
+
+    fn attend(queries: FlexTensor, keys: FlexTensor, values: FlexTensor, how: Attend<'_>) -> FlexTensor {
+        let Attend { store, layer, spans, angles, how, pool } = how;
+        let KvShape { kv_heads, dim, .. } = store.shape();
+        let (mut queries, mut keys, values) = (contiguous(queries), contiguous(keys), contiguous(values));
+        rope(pool, angles, how.heads, dim, numbers_mut(&mut queries));
+        rope(pool, angles, kv_heads, dim, numbers_mut(&mut keys));
+        let (keys, values, mut first) = (numbers(&keys), numbers(&values), 0);
+        for span in spans {
+            let rows = first..first + span.tokens * kv_heads * dim;
+            first = rows.end;
+            store.append(pool, layer, span.blocks, span.past, &keys[rows.clone()], &values[rows]);
+        }
+        let mut out = vec![0.0; queries.layout().num_elements()];
+        causal(pool, store, layer, spans, &how, numbers(&queries), &mut out);
+        tensor(out, queries.layout().shape().clone())
+    }
+}
+
+fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// The numbers of a contiguous tensor, to be changed: a copy when others share them.
+fn numbers_mut(x: &mut FlexTensor) -> &mut [f32] {
+    let start = x.layout().start_offset();
+    let end = start + x.layout().num_elements();
+    &mut x.storage_mut()[start..end]
 }
 
 /// The numbers of a contiguous tensor.

@@ -86,7 +86,7 @@ impl Embedding {
                 for (id, row) in step.tokens().zip(rows.chunks_exact_mut(matrix.inputs())) {
                     matrix.row(id as usize, row);
                 }
-                Tensor::from_data(TensorData::new(rows, [step.rows(), matrix.inputs()]), step.device())
+                Tensor::from_data(TensorData::new(rows, [step.rows(), matrix.inputs()]), &step.place().device)
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod dense;
 mod kernels;
 mod linear;
 mod norm;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device};
 use opossum_kernels::Pool;
 
-pub(crate) use activation::{geglu, swiglu};
+pub(crate) use activation::Gate;
 pub(crate) use attention::Attention;
 pub use attention::KvCache;
 pub(crate) use linear::{Embedding, Linear, Weight};

@@ -4,6 +4,9 @@
 //! family store query and key rows for the other convention, neighbouring dimensions paired; loading puts them back.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use opossum_kernels::rope::Angles;
+
+use crate::model::BatchEntry;
 
 /// The angles by which one position turns each pair of dimensions.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,11 @@ impl Rope {
     pub(crate) fn slowed(mut self, factor: f64) -> Self {
         self.frequencies.iter_mut().for_each(|frequency| *frequency /= factor);
         self
+    }
+
+    /// Cosines and sines of a batch's positions, for the CPU kernels.
+    pub(super) fn angles(&self, batch: &[BatchEntry<'_>]) -> Angles {
+        Angles::new(&self.frequencies, batch.iter().flat_map(|entry| entry.past..entry.seen()))
     }
 
     /// Cosines and sines for these positions.
