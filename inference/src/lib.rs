@@ -13,12 +13,14 @@
 //! engine usable.
 
 pub mod device;
+pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod gguf;
 mod memory;
 pub mod model;
 mod ops;
+pub mod safetensors;
 pub mod sampler;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]
@@ -26,6 +28,7 @@ pub mod testing;
 pub mod tokenizer;
 
 pub use device::DeviceChoice;
+pub use encoder::{EncodeInput, EncodeJob, Encoded, Encoder, EncoderConfig, EncoderInfo};
 pub use engine::{
     Engine, EngineConfig, EngineObserver, EngineStats, FinishReason, Job, ModelInfo, Prompt, PromptMessage,
     Readiness, StepReport, SubmitError, TokenEvent, TokenSink, TokenUsage,

@@ -26,7 +26,7 @@ mod sequence;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod worker;
+pub(crate) mod worker;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

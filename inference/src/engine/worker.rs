@@ -24,7 +24,7 @@ const ADMISSION: Duration = Duration::from_millis(5);
 /// Runs a closure that may panic; the error is the panic's message.
 ///
 /// Unwind safety: every caller throws away what the closure could have left half-done.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 

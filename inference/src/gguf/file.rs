@@ -61,23 +61,7 @@ impl GgufFile {
     /// # Errors
     /// [`InferenceError::ModelUnavailable`] when it cannot be read.
     pub fn sha256(&self) -> Result<String, InferenceError> {
-        let mut hash = Sha256::new();
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let mut file = &self.file;
-        file.rewind().map_err(|error| unreadable(&error))?;
-        loop {
-            match file.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => hash.update(&chunk[..count]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(unreadable(&error)),
-            }
-        }
-        Ok(hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
+        digest(&self.file)
     }
 
     /// Refuses what was read if the file changed meanwhile.
@@ -171,4 +155,27 @@ pub(crate) fn unreadable(error: &io::Error) -> InferenceError {
         ErrorKind::UnexpectedEof => InferenceError::unavailable("the file was shortened while it was read"),
         _ => InferenceError::unavailable(format!("reading the file: {error}")),
     }
+}
+
+/// SHA-256 of a whole file in lower-case hexadecimal.
+///
+/// # Errors
+/// [`InferenceError::ModelUnavailable`] when it cannot be read.
+pub(crate) fn digest(mut file: &File) -> Result<String, InferenceError> {
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    file.rewind().map_err(|error| unreadable(&error))?;
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => hash.update(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(&error)),
+        }
+    }
+    Ok(hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }

@@ -19,7 +19,7 @@ mod tests;
 
 pub use dequantize::dequantize;
 pub use file::GgufFile;
-pub(crate) use file::unreadable;
+pub(crate) use file::{digest, unreadable};
 pub use header::{Header, MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo};
 pub use metadata::{Array, MAX_METADATA_ENTRIES, Metadata, Value};
 pub use tensor_type::TensorType;

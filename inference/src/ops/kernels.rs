@@ -121,11 +121,12 @@ fn numbers_mut(x: &mut FlexTensor) -> &mut [f32] {
 }
 
 /// The numbers of a contiguous tensor.
-fn numbers(x: &FlexTensor) -> &[f32] {
+pub(crate) fn numbers(x: &FlexTensor) -> &[f32] {
     let start = x.layout().start_offset();
     &x.storage()[start..start + x.layout().num_elements()]
 }
 
-fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
+/// A tensor of these numbers, which it takes over.
+pub(crate) fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(numbers, shape))
 }

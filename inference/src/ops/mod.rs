@@ -6,7 +6,7 @@
 mod activation;
 mod attention;
 mod dense;
-mod kernels;
+pub(crate) mod kernels;
 mod linear;
 mod norm;
 mod rope;

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod conversation;
+mod encoder;
 mod float64;
 mod speed;
 mod support;

@@ -15,6 +15,12 @@ pub(crate) fn model_path() -> Option<PathBuf> {
     find("OPOSSUM_TEST_MODEL", "SmolLM2-135M-Instruct.Q4_1.gguf", required)
 }
 
+/// The folder of MiniLM, from `OPOSSUM_TEST_ENCODER` or `models/`; as [`model_path`] otherwise.
+pub(crate) fn encoder_path() -> Option<PathBuf> {
+    let required = std::env::var_os("OPOSSUM_REQUIRE_MODEL").is_some_and(|value| value == "1");
+    find("OPOSSUM_TEST_ENCODER", "all-minilm-l6-v2", required)
+}
+
 /// The Gemma file, from `OPOSSUM_TEST_GEMMA` or `models/`. Its terms forbid fetching it unasked, so no test requires it.
 pub(crate) fn gemma_path() -> Option<PathBuf> {
     find("OPOSSUM_TEST_GEMMA", "gemma-3-270m-q4_k_m.gguf", false)
@@ -23,7 +29,7 @@ pub(crate) fn gemma_path() -> Option<PathBuf> {
 fn find(variable: &str, file: &str, required: bool) -> Option<PathBuf> {
     let in_workspace = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(file);
     let path = std::env::var_os(variable).map_or_else(in_workspace, PathBuf::from);
-    if path.is_file() {
+    if path.exists() {
         return Some(path);
     }
     assert!(!required, "the test model is required but {} does not exist", path.display());
