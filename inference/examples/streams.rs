@@ -1,0 +1,120 @@
+//! What streams cost each other: tokens a second of several at once beside one, and how long a long prompt that
+//! arrives keeps the others waiting for their next token.
+//!
+//! Arguments: a GGUF file, and the number of threads (0 or none: one a core).
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a program that prints figures")]
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use opossum_inference::{
+    Engine, EngineConfig, GenerationParams, InferenceError, Job, Prompt, Readiness, TokenEvent, TokenSink,
+};
+
+/// Tokens of each stream.
+const TOKENS: usize = 128;
+/// Words of the long prompt, a little more than a token each.
+const LONG: usize = 1800;
+
+/// Passes the time of each token on.
+struct Clock(Sender<Instant>);
+
+impl TokenSink for Clock {
+    fn ready(&mut self) -> Readiness {
+        Readiness::Ready
+    }
+
+    fn send(&mut self, event: TokenEvent) -> bool {
+        match event {
+            TokenEvent::Text { .. } => self.0.send(Instant::now()).is_ok(),
+            TokenEvent::Failed(InferenceError::Stopped)
+            | TokenEvent::Started { .. }
+            | TokenEvent::Done { .. } => true,
+            TokenEvent::Failed(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn stream(engine: &Engine, prompt: String, tokens: usize) -> Receiver<Instant> {
+    let (send, times) = channel();
+    let params = GenerationParams {
+        max_tokens: Some(tokens),
+        temperature: 1.0,
+        seed: Some(1),
+        // The end of a turn would end the measurement.
+        logit_bias: vec![(0, -100.0), (2, -100.0)],
+        ..GenerationParams::default()
+    };
+    engine.submit(Job { prompt: Prompt::Raw(prompt), params, sink: Box::new(Clock(send)) }).unwrap();
+    times
+}
+
+/// Tokens a second of so many streams together, from the first token of the last one to the last of the first.
+fn throughput(engine: &Engine, streams: usize) -> f64 {
+    let heard: Vec<_> = (0..streams)
+        .map(|index| stream(engine, format!("The {index}. story of the town by the sea begins"), TOKENS))
+        .collect();
+    let times: Vec<Vec<Instant>> = heard.into_iter().map(|times| times.iter().collect()).collect();
+    let begin = times.iter().filter_map(|times| times.first()).max().unwrap();
+    let end = times.iter().filter_map(|times| times.last()).min().unwrap();
+    let tokens = times.iter().flatten().filter(|time| *time > begin && *time <= end).count();
+    tokens as f64 / end.duration_since(*begin).as_secs_f64()
+}
+
+/// The longest time between two tokens while a long prompt is computed, and the usual time before.
+fn delay(engine: &Engine, streams: usize, round: usize) -> (Duration, Duration, Duration) {
+    let heard: Vec<_> = (0..streams)
+        .map(|index| stream(engine, format!("Round {round}: stream {index} tells of the sea"), 1500))
+        .collect();
+    let mut before: Vec<Vec<Instant>> =
+        heard.iter().map(|times| (0..48).map(|_| times.recv().unwrap()).collect()).collect();
+    let begin = Instant::now();
+    let words: Vec<String> = (0..LONG).map(|word| format!(" w{}", (word * 7919 + round) % 10)).collect();
+    let first = stream(engine, words.concat(), 1).recv().unwrap();
+    let gaps = |times: &[Instant]| -> Vec<Duration> {
+        times.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect()
+    };
+    let mut usual: Vec<Duration> = before.iter().flat_map(|times| gaps(&times[16..])).collect();
+    usual.sort_unstable();
+    let mut longest = Duration::ZERO;
+    for (times, before) in heard.iter().zip(&mut before) {
+        let last = *before.last().unwrap();
+        let during: Vec<Instant> = std::iter::once(last).chain(times.try_iter()).collect();
+        longest = longest.max(gaps(&during).into_iter().max().unwrap_or_default());
+    }
+    drop(heard);
+    while engine.stats().active > 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (usual[usual.len() / 2], longest, first.duration_since(begin))
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().unwrap_or_else(|| panic!("which GGUF file?"));
+    let threads = arguments.next().map_or(0, |threads| threads.parse().unwrap());
+    let config = EngineConfig { max_sequences: 32, threads, ..EngineConfig::new(path) };
+    let engine = Engine::start(config).unwrap();
+    throughput(&engine, 1);
+    println!("streams  tokens/s  beside one");
+    let mut one = 0.0;
+    for streams in [1, 2, 4, 8, 16] {
+        let mut rounds: Vec<f64> = (0..3).map(|_| throughput(&engine, streams)).collect();
+        rounds.sort_unstable_by(f64::total_cmp);
+        one = if streams == 1 { rounds[1] } else { one };
+        println!("{streams:>7}  {:>8.1}  {:>9.2}x", rounds[1], rounds[1] / one);
+    }
+    println!(
+        "\nstreams  usual gap  longest gap while {LONG} words are computed  added steps  first token of the prompt"
+    );
+    for streams in [1, 4, 8] {
+        for round in 0..2 {
+            let (usual, longest, first) = delay(&engine, streams, round);
+            let added = (longest.as_secs_f64() / usual.as_secs_f64()) - 1.0;
+            println!("{streams:>7}  {usual:>9.1?}  {longest:>40.1?}  {added:>11.2}  {first:>24.1?}");
+        }
+    }
+    let stats = engine.stats();
+    println!("\n{stats:?}");
+}
