@@ -7,7 +7,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build cuda test test-rust test-clients lint fmt bench clients model layers audit clean
+.PHONY: help run build cuda test test-rust test-clients lint fmt bench clients model layers audit fuzz clean
 
 help: ## List what can be made
 	@echo "Opossum Search: make TARGET"
@@ -57,6 +57,9 @@ layers: ## Check that dependencies run one way
 audit: ## Check licences, sources and advisories of all dependencies
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 	else echo "cargo-deny is not installed: cargo install --locked cargo-deny"; exit 1; fi
+
+fuzz: ## Feed the readers of untrusted files with made-up ones: make fuzz SECONDS=3600 TARGET=gguf
+	@scripts/fuzz.sh $(or $(TARGET),gguf) $(or $(SECONDS),60)
 
 clean: ## Remove what was built; models and state stay
 	$(CARGO) clean

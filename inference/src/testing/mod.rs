@@ -4,6 +4,7 @@
 //! only those tokens have a row in the output matrix, every other logit is zero. With greedy decoding it therefore
 //! never ends by itself; it ends at `max_tokens`, at a stop string, or at the end of its context.
 
+pub mod hostile;
 mod temp;
 mod writer;
 
