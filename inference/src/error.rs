@@ -17,6 +17,8 @@ pub enum ErrorKind {
     BadParameter,
     /// The model produced a number that is not finite.
     NumericalFault,
+    /// The grammar of an answer cannot be followed any further, or not be compiled here and now.
+    GrammarFailed,
     /// The tensor library panicked while this sequence was in flight.
     EnginePanicked,
     /// The engine was stopped.
@@ -61,6 +63,12 @@ pub enum InferenceError {
     #[error("numerical fault: {reason}")]
     NumericalFault {
         /// Which value, where.
+        reason: String,
+    },
+    /// See [`ErrorKind::GrammarFailed`].
+    #[error("the grammar failed: {reason}")]
+    GrammarFailed {
+        /// What went wrong.
         reason: String,
     },
     /// See [`ErrorKind::EnginePanicked`]. The engine itself goes on.
@@ -114,6 +122,7 @@ impl InferenceError {
             Self::Template(_) => ErrorKind::TemplateFailed,
             Self::BadParameter { .. } => ErrorKind::BadParameter,
             Self::NumericalFault { .. } => ErrorKind::NumericalFault,
+            Self::GrammarFailed { .. } => ErrorKind::GrammarFailed,
             Self::EnginePanicked { .. } => ErrorKind::EnginePanicked,
             Self::Stopped => ErrorKind::Stopped,
         }

@@ -17,6 +17,7 @@ pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod gguf;
+pub mod grammar;
 mod memory;
 pub mod model;
 mod ops;
@@ -31,9 +32,10 @@ pub use device::DeviceChoice;
 pub use encoder::{EncodeInput, EncodeJob, Encoded, Encoder, EncoderConfig, EncoderInfo};
 pub use engine::{
     Engine, EngineConfig, EngineObserver, EngineStats, FinishReason, Job, ModelInfo, Prompt, PromptMessage,
-    Readiness, StepReport, SubmitError, TokenEvent, TokenSink, TokenUsage,
+    PromptTool, PromptToolCall, Readiness, StepReport, SubmitError, TokenEvent, TokenSink, TokenUsage,
 };
 pub use error::{ErrorKind, InferenceError, TemplateError};
+pub use grammar::{Grammar, ToolRules, ToolSpec, ToolSyntax};
 pub use model::{LoadOptions, LoadedModel};
 pub use sampler::{
     GenerationParams, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, TokenLogprob, TopLogprob,

@@ -29,6 +29,7 @@ pub(super) fn plan(settings: &Settings, observer: Arc<dyn EngineObserver>) -> Op
         quantization: String::new(),
         licence: models::find(&transformers.model).map(|m| m.licence.to_owned()),
         device: "cpu".to_owned(),
+        tools: None,
     };
     let lazy = transformers.load == LoadWhen::Lazy;
     let load = move || -> Result<Arc<dyn LocalInference>, BackendError> {

@@ -49,10 +49,21 @@ impl LocalEngine {
         self.inner.engine.stats()
     }
 
-    fn submit_now(&self, job: LocalJob) -> Result<LocalStream, BackendError> {
+    /// Compiles the job's grammar where waiting costs nobody else anything.
+    async fn prepare(&self, job: &LocalJob) -> Result<(), BackendError> {
+        let Some(grammar) = job.params.grammar.clone() else { return Ok(()) };
+        let inner = Arc::clone(&self.inner);
+        match tokio::task::spawn_blocking(move || inner.engine.prepare(&grammar)).await {
+            Ok(prepared) => prepared.map_err(|error| backend_error(&error)),
+            Err(error) => Err(BackendError::new(FailureClass::ServerError, error.to_string())),
+        }
+    }
+
+    async fn submit_now(&self, job: LocalJob) -> Result<LocalStream, BackendError> {
         if job.model != self.inner.name {
             return Err(BackendError::new(FailureClass::ModelMissing, "this engine runs another model"));
         }
+        self.prepare(&job).await?;
         let (sink, stream) = LocalStream::channel();
         let job = Job { prompt: job.prompt, params: job.params, sink: Box::new(sink) };
         match self.inner.engine.submit(job) {
@@ -69,7 +80,7 @@ impl LocalInference for LocalEngine {
     fn submit(&self, job: LocalJob) -> BoxFuture<'static, Result<LocalStream, BackendError>> {
         // Not before the future is polled: one that is dropped unpolled must not have queued anything.
         let engine = self.clone();
-        async move { engine.submit_now(job) }.boxed()
+        async move { engine.submit_now(job).await }.boxed()
     }
 
     fn models(&self) -> Vec<LocalModelInfo> {
@@ -82,6 +93,7 @@ impl LocalInference for LocalEngine {
             quantization: info.quantization.clone(),
             licence: info.license.clone(),
             device: info.device.clone(),
+            tools: info.tools,
         }]
     }
 

@@ -16,11 +16,15 @@ pub fn backend_error(error: &InferenceError) -> BackendError {
         ErrorKind::BadParameter => FailureClass::CallerError,
         ErrorKind::TemplateFailed => template_class(error),
         ErrorKind::ModelInvalid | ErrorKind::ModelUnavailable => FailureClass::ModelMissing,
-        ErrorKind::NumericalFault | ErrorKind::EnginePanicked | ErrorKind::Stopped => {
-            FailureClass::ServerError
-        }
+        ErrorKind::NumericalFault
+        | ErrorKind::GrammarFailed
+        | ErrorKind::EnginePanicked
+        | ErrorKind::Stopped => FailureClass::ServerError,
     };
-    BackendError::new(class, error.to_string())
+    match error {
+        InferenceError::BadParameter { name, reason } => BackendError::new(class, reason).about(name),
+        _ => BackendError::new(class, error.to_string()),
+    }
 }
 
 /// Only a template that refused the messages speaks about the caller.
@@ -58,11 +62,14 @@ mod tests {
             (TemplateError::OutOfFuel { fuel: 1 }.into(), Class::ServerError),
             (InferenceError::BadParameter { name: "top_p", reason: reason() }, Class::CallerError),
             (InferenceError::NumericalFault { reason: reason() }, Class::ServerError),
+            (InferenceError::GrammarFailed { reason: reason() }, Class::ServerError),
             (InferenceError::EnginePanicked { message: reason() }, Class::ServerError),
             (InferenceError::Stopped, Class::ServerError),
         ] {
             assert_eq!(backend_error(&error).class, class, "{error}");
         }
+        let bad = InferenceError::BadParameter { name: "response_format", reason: reason() };
+        assert_eq!(backend_error(&bad).param, Some("response_format"));
         let full = not_taken(SubmitError::QueueFull);
         assert_eq!((full.class, full.retry_after), (Class::RateLimited, Some(BUSY_WAIT)));
         assert_eq!(not_taken(SubmitError::Stopped).class, Class::ServerError);

@@ -6,8 +6,10 @@ use std::task::{Context, Poll, ready};
 use futures::Stream;
 use opossum_core::answer::{self, Answer, Choice, StreamEvent, Usage};
 use opossum_core::class::FailureClass;
-use opossum_inference::{FinishReason, TokenEvent, TokenLogprob, TokenUsage};
+use opossum_core::request::ToolCall;
+use opossum_inference::{FinishReason, TokenEvent, TokenLogprob, TokenUsage, ToolSyntax};
 
+use super::calls::{CallReader, Said};
 use super::errors::backend_error;
 use super::logprobs::{self, Shape};
 use super::sink::LocalStream;
@@ -16,16 +18,27 @@ use crate::BackendError;
 /// Translates the events of one sequence.
 pub(super) struct Reader {
     shape: Shape,
+    /// Where the answer may hold tool calls.
+    calls: Option<CallReader>,
     /// Log probabilities of tokens whose text has not come yet.
     waiting: Vec<TokenLogprob>,
     /// Characters of the answer so far, and where the first waiting token begins.
     characters: usize,
+    /// The tool call that is being read.
+    current_call: Option<u32>,
     done: bool,
 }
 
 impl Reader {
-    pub(super) fn new(shape: Shape) -> Self {
-        Self { shape, waiting: Vec::new(), characters: 0, done: false }
+    pub(super) fn new(shape: Shape, calls: Option<ToolSyntax>) -> Self {
+        Self {
+            shape,
+            calls: calls.map(CallReader::new),
+            waiting: Vec::new(),
+            characters: 0,
+            current_call: None,
+            done: false,
+        }
     }
 
     fn read(&mut self, event: TokenEvent, out: &mut Vec<StreamEvent>) -> Result<(), BackendError> {
@@ -33,10 +46,21 @@ impl Reader {
             TokenEvent::Started { prompt_tokens } => {
                 out.push(StreamEvent::Usage(Usage { prompt: prompt_tokens as u64, ..Usage::default() }));
             }
-            TokenEvent::Text { text, logprobs, .. } => self.read_text(text, logprobs, out),
+            TokenEvent::Text { text, logprobs, .. } => {
+                self.waiting.extend(logprobs);
+                match &mut self.calls {
+                    None => self.say(text, out),
+                    Some(calls) => {
+                        let mut said = Vec::new();
+                        calls.push(&text, &mut said);
+                        self.say_all(said, out);
+                    }
+                }
+            }
             TokenEvent::Done { finish, usage } => {
                 self.done = true;
-                out.push(StreamEvent::Finish { index: 0, reason: reason(finish) });
+                let reason = self.finish(finish, out);
+                out.push(StreamEvent::Finish { index: 0, reason });
                 out.push(StreamEvent::Usage(total(usage)));
             }
             TokenEvent::Failed(error) => {
@@ -47,10 +71,51 @@ impl Reader {
         Ok(())
     }
 
+    /// Lets out what was held back; a turn that ended by itself with calls ended for them.
+    fn finish(&mut self, finish: FinishReason, out: &mut Vec<StreamEvent>) -> answer::FinishReason {
+        let Some(calls) = &mut self.calls else { return reason(finish) };
+        let mut said = Vec::new();
+        calls.finish(&mut said);
+        let called = calls.calls() > 0;
+        self.say_all(said, out);
+        match finish {
+            FinishReason::Stop if called => answer::FinishReason::ToolCalls,
+            finish => reason(finish),
+        }
+    }
+
+    fn say_all(&mut self, said: Vec<Said>, out: &mut Vec<StreamEvent>) {
+        for part in said {
+            match part {
+                Said::Text(text) => self.say(text, out),
+                Said::Call(name) => {
+                    self.current_call = self.current_call.map_or(Some(0), |call| Some(call + 1));
+                    // Log probabilities are told of words only.
+                    self.waiting.clear();
+                    out.push(self.call_event(Some(name), String::new()));
+                }
+                Said::Arguments(more) => {
+                    self.waiting.clear();
+                    match out.last_mut() {
+                        Some(StreamEvent::ToolCall { arguments, .. }) => arguments.push_str(&more),
+                        _ => out.push(self.call_event(None, more)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// An event of the current call; its first one carries name and identity.
+    fn call_event(&self, name: Option<String>, arguments: String) -> StreamEvent {
+        // 96 random bits: unique in any conversation.
+        let id = name.is_some().then(|| format!("call_{:024x}", rand::random::<u128>() >> 32));
+        let call = self.current_call.unwrap_or_default();
+        StreamEvent::ToolCall { index: 0, call, id, name, arguments, signature: None }
+    }
+
     /// Text that comes together is one event; log probabilities wait for the text of their tokens. What
     /// still waits at the end belongs to text that is no part of the answer, such as a stop string.
-    fn read_text(&mut self, text: String, tokens: Vec<TokenLogprob>, out: &mut Vec<StreamEvent>) {
-        self.waiting.extend(tokens);
+    fn say(&mut self, text: String, out: &mut Vec<StreamEvent>) {
         if text.is_empty() {
             return;
         }
@@ -185,16 +250,25 @@ pub(super) async fn whole(
     for event in events {
         match event {
             StreamEvent::Text { text, .. } => choice.text.get_or_insert_default().push_str(&text),
+            StreamEvent::ToolCall { id, name, arguments, signature, .. } => match (id, name) {
+                (Some(id), Some(name)) => choice.tool_calls.push(ToolCall { id, name, arguments, signature }),
+                _ => {
+                    if let Some(call) = choice.tool_calls.last_mut() {
+                        call.arguments.push_str(&arguments);
+                    }
+                }
+            },
             StreamEvent::Finish { reason, .. } => choice.finish = reason,
             StreamEvent::Usage(usage) => answer.usage = Some(usage),
             // The engine gives nothing else.
-            StreamEvent::Reasoning { .. }
-            | StreamEvent::Refusal { .. }
-            | StreamEvent::ToolCall { .. }
-            | StreamEvent::Model(_) => {}
+            StreamEvent::Reasoning { .. } | StreamEvent::Refusal { .. } | StreamEvent::Model(_) => {}
         }
     }
-    if !tokens.is_empty() {
+    if !choice.tool_calls.is_empty() && choice.text.as_deref() == Some("") {
+        choice.text = None;
+    }
+    // They are told of words, and cannot be told apart from those of calls here.
+    if !tokens.is_empty() && choice.tool_calls.is_empty() {
         choice.logprobs = logprobs::json(reader.shape, &tokens, 0);
     }
     answer.choices.push(choice);

@@ -5,13 +5,16 @@
 //! hands jobs through. Tokens do not pass through the manager: a submitted job answers with a bounded
 //! [`LocalStream`] that the engine writes into, and dropping that stream frees the sequence between two tokens.
 //!
-//! Text only: no images, no tools, no JSON mode, one choice. Vectors come from a [`LocalEncoder`], in the same way.
+//! Text only: no images, one choice, tools where the model's chat template has a place for them. Answers in JSON and tool
+//! calls are made by constrained decoding: whatever the model, what is not cut by its token limit follows the schema.
+//! Each keyword of a schema is enforced or refused by name. Vectors come from a [`LocalEncoder`], in the same way.
 //!
 //! # Failure
 //! A full queue is `RateLimited` with a second's wait, so that another backend is asked at once; a prompt too
 //! long is `ContextLength`; a panic or a broken number is `ServerError`, and the engine goes on; a model that
 //! cannot be loaded is `ModelMissing`.
 
+mod calls;
 mod encoder;
 mod engine;
 mod errors;
@@ -31,7 +34,7 @@ use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 pub use opossum_inference::{
     DeviceChoice, EngineConfig, EngineObserver, EngineStats as LocalLoad, FinishReason, GenerationParams,
-    Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage,
+    Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage, ToolSyntax,
 };
 
 pub use self::encoder::{ENCODER_CAN, EncodeOrder, LocalEncoder, LocalVectors, VectorSink};
@@ -96,6 +99,8 @@ pub struct LocalModelInfo {
     pub licence: Option<String>,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// How it writes tool calls; `None` when its chat template has no place for tools, and until it is loaded.
+    pub tools: Option<ToolSyntax>,
 }
 
 /// How local inference is.
@@ -133,14 +138,16 @@ pub struct TransformersBackend {
 }
 
 impl TransformersBackend {
-    /// What every model here can do.
+    /// What every model here can do; some can call tools besides.
     pub const CAN: Needs = Needs::CHAT
         .union(Needs::COMPLETION)
         .union(Needs::SEED)
         .union(Needs::TOP_K)
         .union(Needs::PENALTIES)
         .union(Needs::STOP)
-        .union(Needs::LOGPROBS);
+        .union(Needs::LOGPROBS)
+        .union(Needs::JSON_OBJECT)
+        .union(Needs::JSON_SCHEMA);
 
     /// A backend over whoever runs the models.
     pub fn new(service: ServiceName, inference: Arc<dyn LocalInference>) -> Self {
@@ -159,6 +166,12 @@ impl TransformersBackend {
     }
 }
 
+/// What a model can do that writes tool calls so, if at all.
+fn abilities(tools: Option<ToolSyntax>) -> Needs {
+    let tool_use = Needs::TOOLS.union(Needs::TOOL_CHOICE).union(Needs::SERIAL_TOOLS);
+    TransformersBackend::CAN.union(if tools.is_some() { tool_use } else { Needs::empty() })
+}
+
 impl Backend for TransformersBackend {
     fn service(&self) -> &ServiceName {
         &self.service
@@ -168,10 +181,12 @@ impl Backend for TransformersBackend {
         let inference = Arc::clone(&self.inference);
         async move {
             let shape = logprobs::Shape::of(&call.request.prompt);
-            let mut stream = inference.submit(job::translate(&call)?).await?;
+            let known = inference.models().into_iter().find(|model| model.name == call.model);
+            let translated = job::translate(&call, known.and_then(|model| model.tools))?;
+            let mut stream = inference.submit(translated.job).await?;
             // A refusal (a prompt too long, say) comes before anything else and belongs in the head.
             let first = stream.recv().await;
-            let reader = events::Reader::new(shape);
+            let reader = events::Reader::new(shape, translated.calls);
             if call.request.stream {
                 let events = events::EventsOf::start(stream, reader, first)?;
                 return Ok(Reply::Stream(Box::pin(events)));
@@ -217,3 +232,5 @@ impl Backend for TransformersBackend {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tools_tests;

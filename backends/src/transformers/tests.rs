@@ -7,18 +7,26 @@ use std::sync::Mutex;
 use futures::StreamExt;
 use opossum_core::answer::{self, Answer, StreamEvent};
 use opossum_core::request::{Content, GenerateRequest, Message, Role, Tool};
-use opossum_inference::{InferenceError, TokenLogprob, TopLogprob};
+use opossum_inference::{Grammar, InferenceError, TokenLogprob, TopLogprob};
 
 use super::*;
 use crate::{EventStream, ParamDefaults};
 
 /// An engine that keeps what it is given and says what it is told.
 #[derive(Default)]
-struct Played {
-    jobs: Mutex<Vec<(LocalJob, LocalSink)>>,
+pub(super) struct Played {
+    pub(super) jobs: Mutex<Vec<(LocalJob, LocalSink)>>,
     says: Mutex<Vec<TokenEvent>>,
     refuses: Option<BackendError>,
     state: LocalState,
+    tools: Option<ToolSyntax>,
+}
+
+impl Played {
+    /// One whose model knows tools.
+    pub(super) fn with_tools(says: Vec<TokenEvent>) -> Self {
+        Self { says: Mutex::new(says), tools: Some(ToolSyntax::Tagged), ..Self::default() }
+    }
 }
 
 impl LocalInference for Played {
@@ -43,6 +51,7 @@ impl LocalInference for Played {
             quantization: "F32".into(),
             licence: None,
             device: "cpu".into(),
+            tools: self.tools,
         }]
     }
 
@@ -56,7 +65,7 @@ fn saying(says: Vec<TokenEvent>) -> (Arc<Played>, TransformersBackend) {
     (Arc::clone(&played), TransformersBackend::new("transformers".into(), played))
 }
 
-fn call(request: GenerateRequest) -> Call {
+pub(super) fn call(request: GenerateRequest) -> Call {
     Call {
         request: Arc::new(request),
         model: "tiny".into(),
@@ -75,11 +84,11 @@ fn chat(stream: bool) -> GenerateRequest {
     GenerateRequest { stream, ..GenerateRequest::chat(messages) }
 }
 
-fn started() -> TokenEvent {
+pub(super) fn started() -> TokenEvent {
     TokenEvent::Started { prompt_tokens: 5 }
 }
 
-fn text(text: &str) -> TokenEvent {
+pub(super) fn text(text: &str) -> TokenEvent {
     TokenEvent::Text { text: text.into(), tokens: 1, logprobs: Vec::new() }
 }
 
@@ -92,7 +101,7 @@ fn with_logprob(text: &str, token: &str) -> TokenEvent {
     }
 }
 
-fn done(finish: FinishReason) -> TokenEvent {
+pub(super) fn done(finish: FinishReason) -> TokenEvent {
     TokenEvent::Done { finish, usage: TokenUsage { prompt_tokens: 5, completion_tokens: 3 } }
 }
 
@@ -135,7 +144,7 @@ async fn a_job_says_what_the_request_said() {
     whole(&backend, request).await.unwrap();
     let jobs = played.jobs.lock().unwrap();
     let job = &jobs[0].0;
-    let Prompt::Chat { messages, add_generation_prompt: true } = &job.prompt else { panic!("a chat") };
+    let Prompt::Chat { messages, add_generation_prompt: true, .. } = &job.prompt else { panic!("a chat") };
     let turns: Vec<_> = messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
     assert_eq!(turns, [("system", "be brief"), ("user", "hi")]);
     let expected = GenerationParams {
@@ -146,6 +155,7 @@ async fn a_job_says_what_the_request_said() {
         stop: vec!["END".into()],
         logprobs: Some(2),
         presence_penalty: 0.5,
+        grammar: Some(Grammar::json_object().unwrap()),
         ..GenerationParams::default()
     };
     assert_eq!(job.params, expected);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::EngineObserver;
+use crate::grammar::ToolSyntax;
 use crate::model::{BLOCK_TOKENS, LoadOptions, LoadedModel};
 use crate::{DeviceChoice, InferenceError, memory};
 
@@ -137,6 +138,8 @@ pub struct ModelInfo {
     pub device: String,
     /// Entries in the vocabulary.
     pub vocab: usize,
+    /// How the model writes tool calls; `None` when its chat template has no place for tools.
+    pub tools: Option<ToolSyntax>,
 }
 
 /// A momentary picture of an engine.

@@ -1,5 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
+use serde_json::Value;
+
 use crate::{GenerationParams, InferenceError, TokenLogprob};
 
 /// One generation: what to continue, how, and who listens.
@@ -26,6 +28,8 @@ pub enum Prompt {
     Chat {
         /// The turns, oldest first.
         messages: Vec<PromptMessage>,
+        /// Functions the model is told of, where its template has a place for them.
+        tools: Vec<PromptTool>,
         /// Whether the template is to open the assistant's turn.
         add_generation_prompt: bool,
     },
@@ -33,13 +37,49 @@ pub enum Prompt {
     Raw(String),
 }
 
-/// One turn of a conversation.
-#[derive(Clone, PartialEq, Eq)]
+/// One turn of a conversation. Control tokens in any of its texts are ordinary text: a caller cannot end a turn or open
+/// another from here.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct PromptMessage {
-    /// `system`, `user`, `assistant`, or what else the template knows.
+    /// `system`, `user`, `assistant`, `tool`, or what else the template knows.
     pub role: String,
-    /// The words. Control tokens in them are ordinary text: a caller cannot end a turn or open another from here.
+    /// The words.
     pub content: String,
+    /// The functions an assistant's turn called.
+    pub tool_calls: Vec<PromptToolCall>,
+    /// The call a tool's turn answers.
+    pub tool_call_id: Option<String>,
+    /// The speaker's or function's name.
+    pub name: Option<String>,
+}
+
+impl PromptMessage {
+    /// A turn of plain text.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), ..Self::default() }
+    }
+}
+
+/// A function the model is told of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PromptTool {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub description: Option<String>,
+    /// JSON schema of its arguments.
+    pub parameters: Option<Value>,
+}
+
+/// A call in an earlier turn.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PromptToolCall {
+    /// The call's identity in the conversation.
+    pub id: String,
+    /// The function's name.
+    pub name: String,
+    /// Its arguments: JSON text.
+    pub arguments: String,
 }
 
 /// Whether a sink can take an event now.

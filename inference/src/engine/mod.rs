@@ -37,10 +37,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 #[doc(hidden)]
 pub use config::FaultHook;
 pub use config::{EngineConfig, EngineStats, ModelInfo, SubmitError};
-pub use job::{FinishReason, Job, Prompt, PromptMessage, Readiness, TokenEvent, TokenSink, TokenUsage};
+pub use job::{
+    FinishReason, Job, Prompt, PromptMessage, PromptTool, PromptToolCall, Readiness, TokenEvent, TokenSink,
+    TokenUsage,
+};
 pub use report::{EngineObserver, StepReport};
 
 use crate::InferenceError;
+use crate::grammar::{Grammar, Grammars};
 use shared::Shared;
 use worker::{Loaded, Queued, Worker};
 
@@ -49,6 +53,7 @@ use worker::{Loaded, Queued, Worker};
 #[derive(Debug)]
 pub struct Engine {
     info: ModelInfo,
+    grammars: Arc<Grammars>,
     shared: Arc<Shared>,
     jobs: Option<Sender<Queued>>,
     thread: Option<JoinHandle<()>>,
@@ -71,8 +76,8 @@ impl Engine {
             .spawn(move || run(config, on_thread, waiting, &ready))
             .map_err(|error| InferenceError::unavailable(format!("cannot start a thread: {error}")))?;
         // No answer means that the thread is gone, which only a panic outside the guarded parts explains.
-        let info = loaded.recv().unwrap_or(Err(InferenceError::Stopped))?;
-        Ok(Self { info, shared, jobs: Some(jobs), thread: Some(thread) })
+        let (info, grammars) = loaded.recv().unwrap_or(Err(InferenceError::Stopped))?;
+        Ok(Self { info, grammars, shared, jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Queues a job. Never blocks.
@@ -88,6 +93,15 @@ impl Engine {
             self.shared.free_place();
             SubmitError::Stopped
         })
+    }
+
+    /// Compiles a grammar ahead of a job that uses it, so that the engine's thread need not. Blocks for milliseconds,
+    /// at most for seconds.
+    ///
+    /// # Errors
+    /// As [`Grammars::constraint`].
+    pub fn prepare(&self, grammar: &Grammar) -> Result<(), InferenceError> {
+        self.grammars.constraint(grammar).map(drop)
     }
 
     /// What the loaded model is.
@@ -121,7 +135,7 @@ fn run(
     config: EngineConfig,
     shared: Arc<Shared>,
     jobs: Receiver<Queued>,
-    ready: &Sender<Result<ModelInfo, InferenceError>>,
+    ready: &Sender<Result<(ModelInfo, Arc<Grammars>), InferenceError>>,
 ) {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(config.threads)
@@ -141,7 +155,7 @@ fn run(
         match Loaded::load(&config, None) {
             Ok(loaded) => {
                 shared.set_blocks(loaded.blocks());
-                let _ = ready.send(Ok(loaded.info()));
+                let _ = ready.send(Ok((loaded.info(), loaded.grammars())));
                 Worker::new(config, loaded, shared, jobs).run();
             }
             Err(error) => {

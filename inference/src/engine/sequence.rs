@@ -57,15 +57,20 @@ impl Sequence {
         let encoded = guarded(|| {
             params.validate()?;
             check_bias(&params, model.info().vocab)?;
+            let grammars = model.grammars();
+            let constraint =
+                params.grammar.as_ref().map(|grammar| grammars.constraint(grammar)).transpose()?;
             let tokens = model.encode(&prompt, rand::random())?;
             let prompt = tokens.len();
             let fits = prompt < context;
-            fits.then_some(tokens).ok_or(InferenceError::ContextLengthExceeded { prompt, max: context })
+            fits.then_some((constraint, tokens))
+                .ok_or(InferenceError::ContextLengthExceeded { prompt, max: context })
         });
-        let tokens = match encoded.unwrap_or_else(|message| Err(InferenceError::EnginePanicked { message })) {
-            Ok(tokens) => tokens,
-            Err(error) => return Err((listener, error)),
-        };
+        let (constraint, tokens) =
+            match encoded.unwrap_or_else(|message| Err(InferenceError::EnginePanicked { message })) {
+                Ok(encoded) => encoded,
+                Err(error) => return Err((listener, error)),
+            };
         let prompt_tokens = tokens.len();
         listener.queue(TokenEvent::Started { prompt_tokens });
         let room = context - prompt_tokens;
@@ -78,7 +83,7 @@ impl Sequence {
             wants_logprobs: params.logprobs.is_some(),
             usage: TokenUsage { prompt_tokens, completion_tokens: 0 },
             limit: params.max_tokens.map_or(room, |most| most.min(room)),
-            sampler: Sampler::new(params, rand::random()),
+            sampler: Sampler::new(params, rand::random()).constrained(constraint),
             submitted,
             over: false,
             state: State::Running,
@@ -202,6 +207,9 @@ impl Sequence {
         self.show(piece);
         if stopped {
             self.end(FinishReason::Stop);
+        } else if self.sampler.is_complete() {
+            // Nothing but the end could follow: a pass through the model would tell nothing new.
+            self.finish(FinishReason::Stop);
         } else if self.usage.completion_tokens >= self.limit {
             self.finish(FinishReason::Length);
         }

@@ -137,8 +137,8 @@ fn a_seed_repeats_a_text_and_chat_takes_the_template() {
     let engine = start(|_| {});
     let run = |seed| {
         let (sink, heard) = listen();
-        let message = PromptMessage { role: "user".to_owned(), content: "hi".to_owned() };
-        let prompt = Prompt::Chat { messages: vec![message], add_generation_prompt: true };
+        let message = PromptMessage::new("user", "hi");
+        let prompt = Prompt::Chat { messages: vec![message], tools: Vec::new(), add_generation_prompt: true };
         let params =
             GenerationParams { max_tokens: Some(30), seed: Some(seed), ..GenerationParams::default() };
         engine.submit(Job { prompt, params, sink }).unwrap();
@@ -260,8 +260,8 @@ fn what_is_wrong_with_a_job_is_told_to_its_sink() {
     let unknown_token = GenerationParams { logit_bias: vec![(999_999, 1.0)], ..greedy(1) };
     assert_eq!(submit(&engine, "x", unknown_token).failure(), ErrorKind::BadParameter);
     let (sink, heard) = listen();
-    let message = PromptMessage { role: "assistant".to_owned(), content: String::new() };
-    let prompt = Prompt::Chat { messages: vec![message], add_generation_prompt: true };
+    let message = PromptMessage::new("assistant", "");
+    let prompt = Prompt::Chat { messages: vec![message], tools: Vec::new(), add_generation_prompt: true };
     engine.submit(Job { prompt, params: greedy(1), sink }).unwrap();
     let (_, failed) = heard.rest();
     assert!(matches!(failed, TokenEvent::Failed(InferenceError::Template(TemplateError::Rejected(_)))));

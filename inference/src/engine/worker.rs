@@ -14,6 +14,7 @@ use super::sequence::Sequence;
 use super::shared::Shared;
 use super::{EngineConfig, Job, ModelInfo, Readiness};
 use crate::InferenceError;
+use crate::grammar::Grammars;
 use crate::model::{BLOCK_TOKENS, BatchEntry, KvCache, LoadedModel, Logits, Rows};
 
 /// How often listeners that were not ready are asked again when there is nothing else to do.
@@ -70,6 +71,11 @@ impl Loaded {
         let mut info = self.model.info().clone();
         info.context_length = self.context();
         info
+    }
+
+    /// The grammars compiled for the model.
+    pub(super) fn grammars(&self) -> Arc<Grammars> {
+        Arc::clone(self.model.grammars())
     }
 
     /// Tokens of prompt and answer together that one sequence can have.

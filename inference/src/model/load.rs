@@ -10,6 +10,7 @@ use super::shape::{Keys, Shape};
 use super::weights::Weights;
 use super::{BLOCK_TOKENS, LoadedModel, decoder};
 use crate::gguf::GgufFile;
+use crate::grammar::Grammars;
 use crate::ops::Place;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
@@ -69,7 +70,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
     let place = place(options, device);
     let context_length = shape.context_length.min(options.max_context);
     memory::preflight(needed_bytes(&file, &shape, &place, context_length, options.max_sequences))?;
-    let info = describe(&file, &options.path, &shape, context_length, device_name);
+    let mut info = describe(&file, &options.path, &shape, context_length, device_name);
     let mut weights = Weights::new(&file, &shape, &place);
     let decoder = build(keys, &shape, &mut weights)?;
     weights.finish()?;
@@ -78,7 +79,10 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
         Some(source) => ChatTemplate::new(source),
         None => Err(TemplateError::Missing),
     };
-    Ok(LoadedModel { decoder, shape, tokenizer, template, info, place })
+    info.tools = template.as_ref().ok().and_then(|template| template.tool_syntax(&tokenizer));
+    let tokenizer = Arc::new(tokenizer);
+    let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
+    Ok(LoadedModel { decoder, shape, tokenizer, grammars, template, info, place })
 }
 
 /// The CPU computes with its kernels unless plain `f32` is asked for.
@@ -130,5 +134,6 @@ fn describe(file: &GgufFile, path: &Path, shape: &Shape, context_length: usize, 
         license: metadata.string("general.license").map(ToOwned::to_owned),
         device,
         vocab: shape.vocab,
+        tools: None,
     }
 }

@@ -11,12 +11,15 @@ mod shape;
 mod tests;
 mod weights;
 
+use std::sync::Arc;
+
 pub use batch::{BLOCK_TOKENS, BatchEntry, Logits, Rows};
 pub use load::LoadOptions;
 pub use session::Session;
 
 pub use crate::ops::KvCache;
 
+use crate::grammar::Grammars;
 use crate::ops::{Place, Step};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Guard, Tokenizer};
@@ -30,7 +33,8 @@ use shape::Shape;
 pub struct LoadedModel {
     decoder: Box<dyn Decoder>,
     shape: Shape,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
+    grammars: Arc<Grammars>,
     template: Result<ChatTemplate, TemplateError>,
     info: ModelInfo,
     place: Place,
@@ -51,6 +55,12 @@ impl LoadedModel {
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// The grammars compiled for this model.
+    #[must_use]
+    pub fn grammars(&self) -> &Arc<Grammars> {
+        &self.grammars
     }
 
     /// The model's tokenizer.
@@ -92,11 +102,12 @@ impl LoadedModel {
                 self.refuse_hopeless(text.len())?;
                 self.tokenizer.encode_text(text)?
             }
-            Prompt::Chat { messages, add_generation_prompt } => {
+            Prompt::Chat { messages, tools, add_generation_prompt } => {
                 self.refuse_hopeless(messages.iter().map(|message| message.content.len()).sum())?;
                 let template = self.template.as_ref().map_err(Clone::clone)?;
                 let guard = Guard::new(self.tokenizer.control_texts(), nonce);
-                let text = template.render(messages, *add_generation_prompt, &self.tokenizer, &guard)?;
+                let text =
+                    template.render(messages, tools, *add_generation_prompt, &self.tokenizer, &guard)?;
                 self.tokenizer.encode_template(&text, &guard)?
             }
         };

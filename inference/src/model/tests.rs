@@ -174,7 +174,8 @@ fn what_does_not_fit_is_refused_before_it_is_computed() {
     assert_eq!(kind(&Prompt::Raw("x".repeat(10_000_000))), Err(ErrorKind::ContextLengthExceeded));
     assert_eq!(kind(&Prompt::Raw(String::new())), Err(ErrorKind::BadParameter));
     let rejected = Prompt::Chat {
-        messages: vec![PromptMessage { role: "assistant".into(), content: String::new() }],
+        messages: vec![PromptMessage::new("assistant", "")],
+        tools: Vec::new(),
         add_generation_prompt: true,
     };
     assert_eq!(kind(&rejected), Err(ErrorKind::TemplateFailed));

@@ -3,6 +3,7 @@
 mod choice;
 mod params;
 mod random;
+mod scan;
 mod stop;
 mod text_stream;
 

@@ -1,6 +1,7 @@
 //! What a caller may ask of one generation.
 
 use crate::InferenceError;
+use crate::grammar::Grammar;
 
 /// Most stop strings one job may carry.
 pub const MAX_STOP_STRINGS: usize = 16;
@@ -34,6 +35,9 @@ pub struct GenerationParams {
     /// `Some(n)` asks for the log-probability of each chosen token and of the `n` most likely ones
     /// (0 to [`MAX_TOP_LOGPROBS`]).
     pub logprobs: Option<usize>,
+    /// What the answer must look like; `None` leaves it free. Only tokens that can lead to a whole text of the grammar
+    /// are chosen, and the model may end its answer only where the text is whole.
+    pub grammar: Option<Grammar>,
 }
 
 impl Default for GenerationParams {
@@ -49,6 +53,7 @@ impl Default for GenerationParams {
             logit_bias: Vec::new(),
             stop: Vec::new(),
             logprobs: None,
+            grammar: None,
         }
     }
 }

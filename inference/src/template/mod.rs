@@ -1,19 +1,20 @@
 //! Chat templates: the Jinja program in the model file that lays out a conversation.
 //!
 //! The program is untrusted like the rest of the file, and its input comes from callers: it runs with a step budget
-//! and an output limit, sees nothing but the messages and two token texts, and cannot load other templates.
+//! and an output limit, sees nothing but the messages, the tools and two token texts, and cannot load other templates.
 
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use std::fmt;
 use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{Environment, Error, ErrorKind, Value};
 
 use crate::tokenizer::{Guard, Tokenizer};
-use crate::{PromptMessage, TemplateError};
+use crate::{PromptMessage, PromptTool, TemplateError};
 
 /// Instructions a template may execute; data it creates counts as well.
 pub const TEMPLATE_FUEL: u64 = 100_000;
@@ -38,7 +39,7 @@ impl ChatTemplate {
         Ok(Self { environment, source: source.to_owned() })
     }
 
-    /// Lays out a conversation. Roles and contents are protected by `guard`, which the caller removes after it has
+    /// Lays out a conversation and the tools it may use. What callers wrote is protected by `guard`, which the caller removes after it has
     /// recognised control tokens.
     ///
     /// # Errors
@@ -46,21 +47,12 @@ impl ChatTemplate {
     pub fn render(
         &self,
         messages: &[PromptMessage],
+        tools: &[PromptTool],
         add_generation_prompt: bool,
         tokenizer: &Tokenizer,
         guard: &Guard,
     ) -> Result<String, TemplateError> {
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => role(&message.role, guard), content => guard.protect(&message.content) })
-            .collect();
-        let variables = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            bos_token => tokenizer.bos_text().unwrap_or_default(),
-            eos_token => tokenizer.eos_text().unwrap_or_default(),
-        };
-        self.run(variables)
+        self.run(tools::variables(messages, tools, add_generation_prompt, tokenizer, guard))
     }
 
     fn run(&self, variables: Value) -> Result<String, TemplateError> {
@@ -92,6 +84,7 @@ fn environment() -> Result<Environment<'static>, TemplateError> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| TemplateError::Syntax(describe(&error)))?);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", tools::tojson);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
     });

@@ -22,6 +22,18 @@ pub const CHAT_TEMPLATE: &str = "{% if messages and messages[0]['role'] == 'assi
 {% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}\
 {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
+/// ChatML with tools, in the manner of Hermes and Qwen.
+pub const TOOL_TEMPLATE: &str = "{% if tools %}{{ '<|im_start|>system\nTools:' }}\
+{% for tool in tools %}{{ '\n' + (tool | tojson) }}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}\
+{% for message in messages %}\
+{% if message.role == 'tool' %}\
+{{ '<|im_start|>user\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}\
+{% else %}{{ '<|im_start|>' + message.role + '\n' + (message.content or '') }}\
+{% for tool_call in message.tool_calls or [] %}\
+{{ '\n<tool_call>\n{\"name\": \"' + tool_call.function.name + '\", \"arguments\": ' }}\
+{{ (tool_call.function.arguments | tojson) + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}\
+{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
 /// Control tokens, in the order of their ids from 0. The last one ends a turn.
 pub const CONTROL_TOKENS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
@@ -37,11 +49,13 @@ pub struct TinyLlama {
     pub context_length: usize,
     /// Storage type of the matrices; rows are 32 long, so any type with blocks of at most 32 will do.
     pub kind: TensorType,
+    /// The chat template, such as [`CHAT_TEMPLATE`] or [`TOOL_TEMPLATE`].
+    pub chat_template: &'static str,
 }
 
 impl Default for TinyLlama {
     fn default() -> Self {
-        Self { seed: 1, context_length: 512, kind: TensorType::F32 }
+        Self { seed: 1, context_length: 512, kind: TensorType::F32, chat_template: CHAT_TEMPLATE }
     }
 }
 
@@ -73,7 +87,7 @@ impl TinyLlama {
         let mut writer = GgufWriter::default();
         self.describe(&mut writer);
         let tokens = vocabulary();
-        describe_tokenizer(&mut writer, &tokens);
+        describe_tokenizer(&mut writer, &tokens, self.chat_template);
         self.tensors(&mut writer, &tokens)?;
         Ok(writer.finish())
     }
@@ -154,7 +168,7 @@ fn vocabulary() -> Vec<String> {
     controls.chain(bytes).chain(merged).collect()
 }
 
-fn describe_tokenizer(writer: &mut GgufWriter, tokens: &[String]) {
+fn describe_tokenizer(writer: &mut GgufWriter, tokens: &[String], chat_template: &str) {
     let merges = MERGES.iter().map(|(left, right)| format!("{left} {right}"));
     let kinds = (0..tokens.len()).map(|id| if id < CONTROL_TOKENS.len() { 3 } else { 1 }).collect();
     writer.set("tokenizer.ggml.model", Value::String("gpt2".into()));
@@ -165,7 +179,7 @@ fn describe_tokenizer(writer: &mut GgufWriter, tokens: &[String]) {
     writer.set("tokenizer.ggml.bos_token_id", Value::Unsigned(1));
     writer.set("tokenizer.ggml.eos_token_id", Value::Unsigned(2));
     writer.set("tokenizer.ggml.add_bos_token", Value::Bool(false));
-    writer.set("tokenizer.chat_template", Value::String(CHAT_TEMPLATE.into()));
+    writer.set("tokenizer.chat_template", Value::String(chat_template.into()));
 }
 
 /// Uniform noise from the SplitMix64 generator.

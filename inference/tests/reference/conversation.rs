@@ -33,8 +33,8 @@ fn engine() -> Option<Engine> {
 
 fn ask(engine: &Engine, user: &str, max_tokens: usize) -> Receiver<TokenEvent> {
     let (send, events) = channel();
-    let messages = vec![PromptMessage { role: "user".to_owned(), content: user.to_owned() }];
-    let prompt = Prompt::Chat { messages, add_generation_prompt: true };
+    let messages = vec![PromptMessage::new("user", user)];
+    let prompt = Prompt::Chat { messages, tools: Vec::new(), add_generation_prompt: true };
     let params =
         GenerationParams { max_tokens: Some(max_tokens), temperature: 0.0, ..GenerationParams::default() };
     engine.submit(Job { prompt, params, sink: Box::new(ToChannel(send)) }).unwrap();

@@ -1,0 +1,164 @@
+//! Ten schemas as they are met in practice, and models that answer them at temperature 1. Every answer that ends by
+//! itself has to follow its schema, says a validator that shares no code with the constraint; an answer that is cut
+//! counts as a failure.
+//!
+//! Always run on a tiny model of random weights, the worst case: it knows nothing of JSON. On the real model:
+//! `cargo test --release -p opossum-inference --test structured -- --ignored --nocapture`, with `OPOSSUM_TEST_MODEL`
+//! where the model is not in `models/`, and `OPOSSUM_SAMPLES` for another count than 50 a schema.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use opossum_inference::testing::{TempModel, TinyLlama};
+use opossum_inference::{
+    Engine, EngineConfig, FinishReason, GenerationParams, Grammar, Job, Prompt, PromptMessage, Readiness,
+    TokenEvent, TokenSink,
+};
+use serde_json::Value;
+
+/// Longer than any answer takes unless the engine hangs.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+struct Case {
+    name: String,
+    prompt: String,
+    schema: Value,
+}
+
+/// What became of the samples of one case.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    valid: usize,
+    invalid: usize,
+    cut: usize,
+    tokens: usize,
+}
+
+struct Sink(Sender<TokenEvent>);
+
+impl TokenSink for Sink {
+    fn ready(&mut self) -> Readiness {
+        Readiness::Ready
+    }
+
+    fn send(&mut self, event: TokenEvent) -> bool {
+        self.0.send(event).is_ok()
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/structured/schemas");
+    let mut files: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |path: &PathBuf| {
+        let case: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        Case {
+            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+            prompt: case["prompt"].as_str().unwrap().to_owned(),
+            schema: case["schema"].clone(),
+        }
+    };
+    files.iter().map(read).collect()
+}
+
+/// Asks for one answer.
+fn ask(engine: &Engine, case: &Case, seed: u64) -> Receiver<TokenEvent> {
+    let (sender, events) = channel();
+    let message = PromptMessage::new("user", format!("{} Answer in JSON.", case.prompt));
+    let params = GenerationParams {
+        seed: Some(seed),
+        temperature: 1.0,
+        grammar: Some(Grammar::json_schema(&case.schema).unwrap()),
+        ..GenerationParams::default()
+    };
+    let prompt = Prompt::Chat { messages: vec![message], tools: Vec::new(), add_generation_prompt: true };
+    engine.submit(Job { prompt, params, sink: Box::new(Sink(sender)) }).unwrap();
+    events
+}
+
+/// The text of an answer, how it ended, and its tokens.
+fn hear(events: &Receiver<TokenEvent>) -> (String, FinishReason, usize) {
+    let mut text = String::new();
+    loop {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            TokenEvent::Started { .. } => {}
+            TokenEvent::Text { text: more, .. } => text.push_str(&more),
+            TokenEvent::Done { finish, usage } => return (text, finish, usage.completion_tokens),
+            TokenEvent::Failed(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn tally(engine: &Engine, case: &Case, samples: u64) -> Tally {
+    let options = jsonschema::options().should_validate_formats(true);
+    let validator = options.build(&case.schema).unwrap();
+    let mut tally = Tally::default();
+    let asked: Vec<_> = (0..samples).map(|seed| ask(engine, case, seed)).collect();
+    for events in asked {
+        let (text, finish, tokens) = hear(&events);
+        tally.tokens += tokens;
+        if finish == FinishReason::Length {
+            tally.cut += 1;
+            continue;
+        }
+        match serde_json::from_str::<Value>(&text) {
+            Ok(value) if validator.is_valid(&value) => tally.valid += 1,
+            _ => {
+                println!("{}: does not follow the schema: {text}", case.name);
+                tally.invalid += 1;
+            }
+        }
+    }
+    tally
+}
+
+#[test]
+fn noise_follows_ten_real_world_schemas() {
+    let file = TempModel::new(&TinyLlama { context_length: 8192, ..TinyLlama::default() });
+    let config =
+        EngineConfig { max_context: 8192, queue_depth: 64, threads: 1, ..EngineConfig::new(file.path()) };
+    let engine = Engine::start(config).unwrap();
+    let cases = cases();
+    assert_eq!(cases.len(), 10);
+    for case in &cases {
+        let tally = tally(&engine, case, 4);
+        assert_eq!((tally.valid, tally.invalid, tally.cut), (4, 0, 0), "{}", case.name);
+    }
+}
+
+#[test]
+#[ignore = "needs the real model and minutes"]
+fn the_real_model_follows_ten_real_world_schemas() {
+    let in_workspace =
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("OPOSSUM_TEST_MODEL").map_or_else(in_workspace, PathBuf::from);
+    let samples: u64 = std::env::var("OPOSSUM_SAMPLES").map_or(50, |count| count.parse().unwrap());
+    let config =
+        EngineConfig { max_context: 4096, max_sequences: 8, queue_depth: 64, ..EngineConfig::new(path) };
+    let engine = Engine::start(config).unwrap();
+    let (mut all, began) = (Tally::default(), Instant::now());
+    println!(
+        "{:<10} {:>8} {:>6} {:>8} {:>4} {:>12}",
+        "schema", "samples", "valid", "invalid", "cut", "tokens each"
+    );
+    for case in cases() {
+        let tally = tally(&engine, &case, samples);
+        let each = tally.tokens as u64 / samples;
+        println!(
+            "{:<10} {samples:>8} {:>6} {:>8} {:>4} {each:>12}",
+            case.name, tally.valid, tally.invalid, tally.cut
+        );
+        all.valid += tally.valid;
+        all.invalid += tally.invalid;
+        all.cut += tally.cut;
+        all.tokens += tally.tokens;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{} valid, {} invalid, {} cut; {} tokens in {seconds:.0} s",
+        all.valid, all.invalid, all.cut, all.tokens
+    );
+    assert_eq!((all.invalid, all.cut), (0, 0));
+}
