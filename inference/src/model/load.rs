@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
-use opossum_kernels::Pool;
+use opossum_kernels::{KvShape, Pool};
 
 use super::shape::{Keys, Shape};
 use super::weights::Weights;
@@ -100,7 +100,7 @@ fn check_digest(file: &GgufFile, expected: Option<&str>) -> Result<(), Inference
     Err(InferenceError::invalid("the file's SHA-256 is not the expected one"))
 }
 
-/// Weights as they are stored, the largest tensor once more in `f32` while it is converted, and full caches.
+/// Weights as they are kept, what reading the largest tensor takes beside them, and full caches.
 fn needed_bytes(
     file: &GgufFile,
     shape: &Shape,
@@ -108,16 +108,29 @@ fn needed_bytes(
     context_length: usize,
     sequences: usize,
 ) -> u64 {
-    let largest = file.header().tensors.values().map(|info| info.elements as u64).max().unwrap_or(0);
-    let weights = file.parameters().saturating_mul(place.storage.size() as u64);
+    let tensors = || file.header().tensors.values();
+    let weights = match place.kernels {
+        // Packed matrices keep the file's blocks; tiles that are not full and wider scales add less than an eighth.
+        Some(_) => tensors().map(|info| info.range.len() as u64).sum::<u64>() / 8 * 9,
+        None => {
+            let largest = tensors().map(|info| info.elements as u64).max().unwrap_or(0);
+            let stored = file.parameters().saturating_mul(place.storage.size() as u64);
+            stored.saturating_add(largest.saturating_mul(size_of::<f32>() as u64))
+        }
+    };
     let blocks = context_length.div_ceil(BLOCK_TOKENS) as u64;
     let caches = kv_bytes_per_block(shape, place).saturating_mul(blocks).saturating_mul(sequences as u64);
-    weights.saturating_add(largest.saturating_mul(size_of::<f32>() as u64)).saturating_add(caches)
+    weights.saturating_add(caches)
 }
 
 /// Bytes of keys and values of one block, all layers together.
 pub(super) fn kv_bytes_per_block(shape: &Shape, place: &Place) -> u64 {
-    let numbers = [2, BLOCK_TOKENS, shape.layers, shape.kv_heads, shape.head_dim];
+    let Shape { layers, kv_heads, head_dim, .. } = *shape;
+    if place.kernels.is_some() {
+        let bytes = KvShape { layers, kv_heads, dim: head_dim, blocks: 1 }.bytes_per_block();
+        return bytes.map_or(u64::MAX, |bytes| bytes as u64);
+    }
+    let numbers = [2, BLOCK_TOKENS, layers, kv_heads, head_dim];
     let numbers = numbers.into_iter().fold(1_u64, |product, count| product.saturating_mul(count as u64));
     numbers.saturating_mul(place.storage.size() as u64)
 }

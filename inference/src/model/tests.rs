@@ -118,6 +118,22 @@ fn sequences_of_one_batch_do_not_see_each_other() {
 }
 
 #[test]
+fn the_kernels_compute_what_stock_tensor_operations_compute() {
+    let tokens: Vec<u32> = (0..150).map(|at| 10 + at * 7 % 200).collect();
+    // Activations become 8-bit numbers where weights are quantized, and the cache is in half precision.
+    for (kind, tolerance) in [(TensorType::F32, 0.02), (TensorType::F16, 0.02), (TensorType::Q8_0, 0.05)] {
+        let file = TempModel::new(&TinyLlama { kind, ..TinyLlama::default() });
+        let logits = |reference| {
+            let options = LoadOptions { reference, ..LoadOptions::new(file.path()) };
+            LoadedModel::load(&options).unwrap().logits(&tokens).unwrap()
+        };
+        let exact = logits(true);
+        let scale = exact.iter().fold(0.0_f32, |widest, logit| widest.max(logit.abs()));
+        assert_close(&logits(false), &exact, tolerance * scale);
+    }
+}
+
+#[test]
 fn only_the_rows_that_are_wanted_are_answered() {
     let model = load(&TempModel::new(&TinyLlama::default()));
     let mut cache = model.new_cache(4).unwrap();

@@ -20,7 +20,7 @@ pub(crate) struct Step<'a> {
 #[derive(Debug)]
 pub(super) enum Plan<'a> {
     /// For stock tensor operations.
-    Dense(dense::Plan),
+    Dense(Box<dense::Plan>),
     /// For the CPU kernels.
     Kernels {
         spans: Vec<Span<'a>>,
@@ -39,7 +39,7 @@ impl<'a> Step<'a> {
     ) -> Self {
         let rows = batch.iter().map(|entry| entry.tokens.len()).sum();
         let plan = match place.kernels {
-            None => Plan::Dense(dense::Plan::new(batch, ropes, windows, place)),
+            None => Plan::Dense(Box::new(dense::Plan::new(batch, ropes, windows, place))),
             Some(_) => Plan::Kernels {
                 spans: batch.iter().map(span).collect(),
                 angles: ropes.iter().map(|rope| rope.angles(batch)).collect(),
