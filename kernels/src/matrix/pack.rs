@@ -103,20 +103,28 @@ impl UnitRow<'_> {
             + layout.minimum_bytes();
         let (upper, rest) = self.unit[start..].split_at_mut(layout.upper_bytes());
         let lower = &mut rest[..layout.lower_bytes()];
-        for (input, &code) in codes.iter().enumerate() {
-            let quad = input / 4;
-            let at = 4 * self.row + input % 4;
+        let at = 4 * self.row;
+        // Four codes at once. No shift below moves a bit into the next code: what it would move has been masked out.
+        for (quad, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+            let codes = u32::from_le_bytes(*codes);
             match layout.bits {
                 8 => {
-                    lower[64 * quad + at] = code;
+                    add(&mut lower[64 * quad + at..], codes);
                     continue;
                 }
-                5 => upper[at] |= (code >> 4) << quad,
-                6 => upper[64 * (quad / 4) + at] |= (code >> 4) << (2 * (quad % 4)),
+                5 => add(&mut upper[at..], (codes >> 4 & 0x0101_0101) << quad),
+                6 => add(&mut upper[64 * (quad / 4) + at..], (codes >> 4 & 0x0303_0303) << (2 * (quad % 4))),
                 _ => {}
             }
-            lower[64 * (quad % 4) + at] |= (code & 0x0f) << (4 * (quad / 4));
+            add(&mut lower[64 * (quad % 4) + at..], (codes & 0x0f0f_0f0f) << (4 * (quad / 4)));
         }
+    }
+}
+
+/// Sets these bits of the first four bytes.
+fn add(bytes: &mut [u8], bits: u32) {
+    if let Some(bytes) = bytes.first_chunk_mut::<4>() {
+        *bytes = (u32::from_le_bytes(*bytes) | bits).to_le_bytes();
     }
 }
 
