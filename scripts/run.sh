@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the service, fetches the model that answers without any network, starts it, asks a first question
+# Builds the service, fetches the models that answer and embed without any network, starts it, asks a first question
 # and stays in the foreground. Ctrl-C stops it. Asks nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export HOST="${HOST:-127.0.0.1}" PORT="${PORT:-8000}"
-model=smollm2-135m-instruct
+models=(smollm2-135m-instruct all-minilm-l6-v2)
 url="http://$HOST:$PORT"
 opossum="${CARGO_TARGET_DIR:-target}/release/opossum"
 
@@ -19,8 +19,8 @@ fi
 say "Building the release binary (a first build takes several minutes)"
 cargo build --release --bin opossum
 
-say "Fetching $model (about 100 MB, checked by its SHA-256; nothing is fetched twice)"
-"$opossum" models pull "$model"
+say "Fetching ${models[*]} (about 180 MB, checked by SHA-256; nothing is fetched twice)"
+"$opossum" models pull "${models[@]}"
 
 say "Starting the service on $url"
 "$opossum" serve &

@@ -66,3 +66,22 @@ async fn get_routes_answer_head_and_hang_ups_end_nothing() {
     assert_eq!(client.chat(&ask("x")).await.status, 200);
     assert_eq!(client.get("/v1/models/test-model").await.status, 200);
 }
+
+#[tokio::test]
+async fn an_encoder_that_is_not_there_is_a_503_of_its_own_and_no_fault_of_the_service() {
+    let up = Upstream::openai().text("fine").start();
+    let nowhere = std::env::temp_dir().join("opossum-no-models-here");
+    let service = Service::of(BIN).named("only", &up).embedded(&nowhere).start().await;
+    service.settled(&["only"]).await;
+    let client = service.client();
+    let ids = client.get("/v1/models").await.json();
+    let ids: Vec<_> = ids["data"].as_array().into_iter().flatten().filter_map(|m| m["id"].as_str()).collect();
+    assert!(ids.contains(&"transformers/all-minilm-l6-v2"), "{ids:?}");
+    let answer = client.embed(&serde_json::json!({"model": "auto", "input": "x"})).await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (503, "model_unavailable"));
+    assert!(service.logs().contains("opossum models pull all-minilm-l6-v2"), "the log says not what to do");
+    assert_eq!(client.chat(&ask("x")).await.status, 200);
+    let off = Service::of(BIN).embedded(&nowhere).env("TRANSFORMERS_EMBEDDING_MODEL", "none").start().await;
+    let answer = off.client().embed(&serde_json::json!({"model": "auto", "input": "x"})).await;
+    assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &serde_json::json!("model")));
+}

@@ -74,10 +74,10 @@ fn verify(path: &str, dir: &Path) -> Outcome {
     let model = models::verify(path, dir).map_err(|error| Failure::Failed(format!("refused: {error}")))?;
     let known = model.entry.map_or("not of the catalogue", |entry| entry.name);
     term::line(&format!(
-        "good: {} ({known}, {}{}, sha256 {})",
+        "good: {} ({known}, {}, {} tensors, sha256 {})",
         model.path.display(),
         HumanBytes(model.bytes),
-        model.tensors.map_or_else(String::new, |tensors| format!(", {tensors} tensors")),
+        model.tensors,
         model.sha256
     ))
 }

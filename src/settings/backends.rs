@@ -185,6 +185,8 @@ pub struct TransformersSettings {
     pub enabled: bool,
     /// The model: a name of the catalogue, or the path of a GGUF file.
     pub model: String,
+    /// The model that embeds: a name of the catalogue, or the path of a folder; `none` for none.
+    pub embedding_model: String,
     /// Where models are pulled to and read from.
     pub model_dir: PathBuf,
     /// Where the tensors are computed.
@@ -216,6 +218,7 @@ impl Default for TransformersSettings {
         Self {
             enabled: true,
             model: "smollm2-135m-instruct".to_owned(),
+            embedding_model: "all-minilm-l6-v2".to_owned(),
             model_dir: PathBuf::from("models"),
             device: DeviceSetting::Auto,
             precision: Precision::Auto,
@@ -235,8 +238,15 @@ impl Default for TransformersSettings {
 }
 
 impl TransformersSettings {
+    /// The model that embeds, if there is to be one.
+    pub fn encoder(&self) -> Option<&str> {
+        Some(self.embedding_model.as_str()).filter(|name| self.enabled && *name != "none")
+    }
+
     pub(super) fn validate(&self) -> Result<(), SettingsError> {
         ensure(!self.model.is_empty(), "transformers.model", "must name a model or a file")?;
+        let named = !self.embedding_model.is_empty();
+        ensure(named, "transformers.embedding_model", "must name a model or a folder, or be \"none\"")?;
         ensure((1..=256).contains(&self.workers), "transformers.workers", "must be from 1 to 256")?;
         ensure(self.queue >= 1, "transformers.queue", "must be at least 1")?;
         ensure(self.kv_cache != Some(0), "transformers.kv_cache", "must be more than 0 bytes; leave it out")?;

@@ -117,6 +117,7 @@ pub const KEYS: &[Key] = &[
 
     key("transformers.enabled", "TRANSFORMERS_ENABLED", "true", Kind::Bool, "Whether there is an embedded model at all."),
     key("transformers.model", "TRANSFORMERS_MODEL", "\"smollm2-135m-instruct\"", Kind::Text, "A name that `opossum models list` shows, or the path of a GGUF file."),
+    key("transformers.embedding_model", "TRANSFORMERS_EMBEDDING_MODEL", "\"all-minilm-l6-v2\"", Kind::Text, "The model that embeds: a name that `opossum models list` shows, or the path of a folder with `model.safetensors`, `tokenizer.json` and `config.json`. It is loaded at start where it is there, else with the first request for it. `none`: no embedded model embeds."),
     key("transformers.model_dir", "QUANTIZED_MODEL_DIR", "\"models\"", Kind::Text, "Where `opossum models pull` writes and the service reads."),
     key("transformers.device", "TRANSFORMERS_DEVICE", "\"auto\"", Kind::Device, "`auto` (the first CUDA device where there is one, else the CPU), `cpu` or `cuda:N`."),
     key("transformers.precision", "MODEL_PRECISION", "\"auto\"", PRECISIONS, "The width of the weights: auto, f32, bf16, f16, q8 or q4. `auto` takes CUDA with more than 8 GB as 16-bit, CUDA with less as 8-bit, else the CPU with quantized weights."),

@@ -8,7 +8,7 @@ use opossum_backends::gemini::{GeminiBackend, GeminiConfig};
 use opossum_backends::http::{BadBaseUrl, HttpClient, HttpConfig};
 use opossum_backends::ollama::{OllamaBackend, OllamaConfig};
 use opossum_backends::openai::{OpenAiBackend, OpenAiConfig};
-use opossum_backends::transformers::TransformersBackend;
+use opossum_backends::transformers::{LocalEncoder, TransformersBackend};
 use opossum_backends::{Backend, UpstreamModel};
 use opossum_core::breaker::{BreakerConfig, QuotaRenewal};
 use opossum_core::ids::ServiceName;
@@ -117,6 +117,7 @@ impl BackendSpec {
 pub(super) fn build(
     settings: &Settings,
     inference: Option<&InferencePlan>,
+    encoder: Option<&InferencePlan<dyn LocalEncoder>>,
 ) -> Result<Vec<BackendSpec>, WiringError> {
     let config = HttpConfig { connect_timeout: settings.upstream.connect, ..HttpConfig::default() };
     let client = HttpClient::new(config).map_err(|e| WiringError::Tls(e.to_string()))?;
@@ -126,7 +127,7 @@ pub(super) fn build(
         specs.push(named(name, service, settings, &client)?);
     }
     specs.extend(ollama(settings, &client)?);
-    specs.extend(inference.map(|plan| embedded(settings, plan)));
+    specs.extend(inference.map(|plan| embedded(settings, plan, encoder)));
     Ok(specs)
 }
 
@@ -170,9 +171,16 @@ fn ollama(settings: &Settings, client: &HttpClient) -> Result<Option<BackendSpec
     Ok(Some(spec(settings, name, Arc::new(backend), OLLAMA)))
 }
 
-fn embedded(settings: &Settings, plan: &InferencePlan) -> BackendSpec {
+fn embedded(
+    settings: &Settings,
+    plan: &InferencePlan,
+    encoder: Option<&InferencePlan<dyn LocalEncoder>>,
+) -> BackendSpec {
     let name = ServiceName::from("transformers");
-    let backend = TransformersBackend::new(name.clone(), Arc::new(plan.handle()));
+    let mut backend = TransformersBackend::new(name.clone(), Arc::new(plan.handle()));
+    if let Some(encoder) = encoder {
+        backend = backend.with_encoder(Arc::new(encoder.handle()));
+    }
     spec(settings, name, Arc::new(backend), EMBEDDED)
 }
 
@@ -227,7 +235,7 @@ mod tests {
             services: [("named".to_owned(), named)].into(),
             ..Settings::default()
         };
-        let specs = build(&settings, None).unwrap();
+        let specs = build(&settings, None, None).unwrap();
         let quotas: Vec<_> = specs.iter().map(|s| (s.name.as_str(), s.breaker.quota)).collect();
         let expected = [("gemini", QuotaRenewal::PacificMidnight), ("named", QuotaRenewal::AfterWait)];
         assert_eq!(quotas, expected);

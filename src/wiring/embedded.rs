@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use opossum_actors::InferencePlan;
 use opossum_backends::transformers::{
-    DeviceChoice, EngineConfig, EngineObserver, LocalEngine, LocalInference, LocalModelInfo,
+    DeviceChoice, EncoderConfig, EncoderEngine, EngineConfig, EngineObserver, LocalEncoder, LocalEngine,
+    LocalInference, LocalModelInfo,
 };
 use opossum_backends::{BackendError, models};
 use opossum_core::class::FailureClass;
@@ -19,36 +20,58 @@ pub(super) fn plan(settings: &Settings, observer: Arc<dyn EngineObserver>) -> Op
     if !transformers.enabled {
         return None;
     }
-    let name = model_name(&transformers.model);
-    let known = LocalModelInfo {
-        name: name.clone(),
-        architecture: models::find(&transformers.model)
-            .map_or_else(String::new, |m| m.architecture.to_owned()),
-        context_tokens: 0,
-        parameters: 0,
-        quantization: String::new(),
-        licence: models::find(&transformers.model).map(|m| m.licence.to_owned()),
-        device: "cpu".to_owned(),
-        tools: None,
-    };
+    let known = known(&transformers.model);
+    let name = known.name.clone();
     let lazy = transformers.load == LoadWhen::Lazy;
     let load = move || -> Result<Arc<dyn LocalInference>, BackendError> {
-        let mut config = engine_config(&transformers, &transformers.model)
-            .map_err(|why| BackendError::new(FailureClass::ModelMissing, why))?;
+        let mut config = engine_config(&transformers, &transformers.model).map_err(missing)?;
         config.observer = Some(Arc::clone(&observer));
         Ok(Arc::new(LocalEngine::load(name.clone(), config)?))
     };
     Some(InferencePlan::new(vec![known], lazy, Arc::new(load)))
 }
 
-/// The name a model is asked for by: a file goes by its name without the ending.
+/// How the embedded encoder is to be loaded; `None` when there is to be none.
+pub(super) fn encoder_plan(settings: &Settings) -> Option<InferencePlan<dyn LocalEncoder>> {
+    let transformers = settings.transformers.clone();
+    let model = transformers.encoder()?.to_owned();
+    let known = known(&model);
+    let name = known.name.clone();
+    // One that is not there yet may be pulled later; until someone wants it, that is no failure.
+    let is_here = path_of(&model, &transformers.model_dir).is_ok();
+    let lazy = transformers.load == LoadWhen::Lazy || !is_here;
+    let load = move || -> Result<Arc<dyn LocalEncoder>, BackendError> {
+        let config = encoder_config(&transformers, &model).map_err(missing)?;
+        Ok(Arc::new(EncoderEngine::load(name.clone(), config)?))
+    };
+    Some(InferencePlan::new(vec![known], lazy, Arc::new(load)))
+}
+
+fn missing(why: String) -> BackendError {
+    BackendError::new(FailureClass::ModelMissing, why)
+}
+
+/// What is known of a model before it is loaded.
+fn known(model: &str) -> LocalModelInfo {
+    let entry = models::find(model);
+    LocalModelInfo {
+        name: model_name(model),
+        architecture: entry.map_or_else(String::new, |m| m.architecture.to_owned()),
+        context_tokens: 0,
+        parameters: 0,
+        quantization: String::new(),
+        licence: entry.map(|m| m.licence.to_owned()),
+        device: "cpu".to_owned(),
+        tools: None,
+    }
+}
+
+/// The name a model is asked for by: a file goes by its name without the ending, a folder by its name.
 fn model_name(model: &str) -> ModelName {
     let path = Path::new(model);
-    let stem = path
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .filter(|_| path.extension().is_some_and(|e| e == "gguf"));
-    ModelName::from(stem.unwrap_or(model))
+    let is_file = path.extension().is_some_and(|e| e == "gguf");
+    let last = if is_file { path.file_stem() } else { path.file_name() };
+    ModelName::from(last.and_then(|name| name.to_str()).unwrap_or(model))
 }
 
 /// The engine's settings for a model, by its name in the catalogue or by its file.
@@ -56,13 +79,9 @@ fn model_name(model: &str) -> ModelName {
 /// # Errors
 /// There is no such file; with what to do about it.
 pub fn engine_config(transformers: &TransformersSettings, model: &str) -> Result<EngineConfig, String> {
-    let mut config = EngineConfig::new(file_of(model, &transformers.model_dir)?);
+    let mut config = EngineConfig::new(path_of(model, &transformers.model_dir)?);
     config.model_sha256 = models::find(model).and_then(|entry| entry.sha256()).map(str::to_owned);
-    config.device = match transformers.device {
-        DeviceSetting::Auto => DeviceChoice::Auto,
-        DeviceSetting::Cpu => DeviceChoice::Cpu,
-        DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
-    };
+    config.device = device(transformers.device);
     config.max_sequences = transformers.workers;
     config.queue_depth = transformers.queue;
     config.max_context = transformers.max_context;
@@ -71,12 +90,31 @@ pub fn engine_config(transformers: &TransformersSettings, model: &str) -> Result
     Ok(config)
 }
 
-fn file_of(model: &str, dir: &Path) -> Result<PathBuf, String> {
+/// The encoder's settings for a model, by its name in the catalogue or by its folder.
+fn encoder_config(transformers: &TransformersSettings, model: &str) -> Result<EncoderConfig, String> {
+    let mut config = EncoderConfig::new(path_of(model, &transformers.model_dir)?);
+    config.model_sha256 = models::find(model).map(|entry| entry.files[0].sha256.to_owned());
+    config.device = device(transformers.device);
+    config.queue_depth = transformers.queue;
+    config.threads = transformers.threads;
+    Ok(config)
+}
+
+fn device(setting: DeviceSetting) -> DeviceChoice {
+    match setting {
+        DeviceSetting::Auto => DeviceChoice::Auto,
+        DeviceSetting::Cpu => DeviceChoice::Cpu,
+        DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
+    }
+}
+
+/// The file or folder of a model.
+fn path_of(model: &str, dir: &Path) -> Result<PathBuf, String> {
     if let Some(path) = models::installed(model, dir) {
         return Ok(path);
     }
     let path = PathBuf::from(model);
-    if path.is_file() {
+    if path.is_file() || (path.is_dir() && model.contains(std::path::MAIN_SEPARATOR)) {
         return Ok(path);
     }
     let hint = models::find(model)

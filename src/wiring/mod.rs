@@ -46,7 +46,8 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     let metrics = Arc::new(Metrics::new(crate::VERSION)?);
     let engine_changed = Arc::new(Notify::new());
     let inference = embedded::plan(settings, Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>);
-    let specs = backends::build(settings, inference.as_ref())?;
+    let encoder = embedded::encoder_plan(settings);
+    let specs = backends::build(settings, inference.as_ref(), encoder.as_ref())?;
     let actors = ActorSystem::start(ActorsConfig {
         backends: specs.iter().map(BackendSpec::for_actors).collect(),
         router: RouterConfig::default(),
@@ -59,7 +60,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         probe_timeout: settings.monitor.timeout,
         dependencies: dependencies(),
         inference,
-        encoder: None,
+        encoder,
         telemetry: Arc::new(report::Bridge::new(Arc::clone(&metrics), Arc::clone(&engine_changed))),
     })?;
     follow_engine(engine_changed, actors.monitor.clone());

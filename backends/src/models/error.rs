@@ -123,9 +123,6 @@ pub enum StoreError {
         /// What is wrong with it.
         source: InferenceError,
     },
-    /// A folder that holds no model of the catalogue: nothing says what its files must be.
-    #[error("{0}: not a model of the catalogue, so there is nothing to verify it against")]
-    Unknown(PathBuf),
     /// The file carries a catalogue model's name but not its bytes.
     #[error("{path}: SHA-256 is {found} instead of {expected}")]
     Hash {

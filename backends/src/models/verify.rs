@@ -1,4 +1,4 @@
-//! Whether a model is sound: a GGUF file, or a folder of a model in the catalogue.
+//! Whether a model is sound: a GGUF file, or a folder with `model.safetensors`.
 //!
 //! It blocks on the disk and reads the whole file.
 
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use opossum_inference::gguf::GgufFile;
+use opossum_inference::safetensors::SafeTensors;
 
 use super::catalogue::{CatalogueEntry, catalogue};
 use super::error::StoreError;
@@ -17,12 +18,12 @@ use super::unpack;
 pub struct VerifiedModel {
     /// The file or folder.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// The size of its weights' file in bytes.
     pub bytes: u64,
     /// The SHA-256 of its weights, lower-case hexadecimal.
     pub sha256: String,
-    /// Number of tensors, of a GGUF file.
-    pub tensors: Option<usize>,
+    /// Number of tensors.
+    pub tensors: usize,
     /// The catalogue's entry whose bytes these are, if any.
     pub entry: Option<&'static CatalogueEntry>,
 }
@@ -45,7 +46,7 @@ pub fn verify(path_or_name: &str, dir: &Path) -> Result<VerifiedModel, StoreErro
 fn file(path: &Path) -> Result<VerifiedModel, StoreError> {
     let invalid = |source| StoreError::Invalid { path: path.to_owned(), source };
     let file = GgufFile::open(path).map_err(invalid)?;
-    let (bytes, tensors) = (file.len_bytes(), Some(file.header().tensors.len()));
+    let (bytes, tensors) = (file.len_bytes(), file.header().tensors.len());
     let sha256 = hash_of(path)?;
     match entry_of(path).map(|entry| entry.files[0].sha256) {
         Some(expected) if expected != sha256 => {
@@ -59,11 +60,14 @@ fn file(path: &Path) -> Result<VerifiedModel, StoreError> {
 }
 
 fn folder(path: &Path) -> Result<VerifiedModel, StoreError> {
-    let sha256 = hash_of(&path.join(WEIGHTS))?;
+    let weights = path.join(WEIGHTS);
+    let invalid = |source| StoreError::Invalid { path: weights.clone(), source };
+    let file = SafeTensors::open(&weights).map_err(invalid)?;
+    let sha256 = hash_of(&weights)?;
     let entry = entry_of(path).or_else(|| entry_by_hash(&sha256));
-    let known = entry.ok_or_else(|| StoreError::Unknown(path.to_owned()))?;
-    check_hashes(known, path)?;
-    Ok(VerifiedModel { path: path.to_owned(), bytes: known.bytes(), sha256, tensors: None, entry })
+    entry.map_or(Ok(()), |entry| check_hashes(entry, path))?;
+    let (bytes, tensors) = (file.len_bytes(), file.tensors().len());
+    Ok(VerifiedModel { path: path.to_owned(), bytes, sha256, tensors, entry })
 }
 
 fn entry_by_hash(sha256: &str) -> Option<&'static CatalogueEntry> {
@@ -101,7 +105,7 @@ mod tests {
         let path = model.path().to_str().unwrap();
         let verified = verify(path, Path::new("elsewhere")).unwrap();
         assert_eq!(verified.bytes, std::fs::metadata(model.path()).unwrap().len());
-        assert!(verified.tensors.unwrap() > 10 && verified.entry.is_none());
+        assert!(verified.tensors > 10 && verified.entry.is_none());
         assert_eq!(verified.sha256, sha256_hex(&std::fs::read(model.path()).unwrap()));
     }
 
@@ -123,18 +127,27 @@ mod tests {
         assert!(matches!(verify("absent", dir.path()), Err(StoreError::NotFound(_))));
     }
     #[test]
-    fn a_folder_is_known_by_its_hashes() {
+    fn a_folder_is_sound_and_a_catalogue_name_is_known_by_its_hashes() {
+        /// Eight bytes of length, a header, and the bytes of one tensor.
+        fn weights() -> Vec<u8> {
+            let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+            let length = (header.len() as u64).to_le_bytes();
+            [&length[..], header, &[0; 4]].concat()
+        }
         let dir = TempDir::new();
-        for name in ["all-minilm-l6-v2", "other"] {
+        for (name, content) in [("all-minilm-l6-v2", weights()), ("own", weights()), ("odd", vec![9; 40])] {
             let folder = dir.path().join(name);
             std::fs::create_dir(&folder).unwrap();
-            for file in ["model.safetensors", "tokenizer.json", "config.json"] {
-                std::fs::write(folder.join(file), b"not the model").unwrap();
+            for (file, content) in
+                [(WEIGHTS, &content[..]), ("tokenizer.json", b"{}"), ("config.json", b"{}")]
+            {
+                std::fs::write(folder.join(file), content).unwrap();
             }
         }
         assert!(matches!(verify("all-minilm-l6-v2", dir.path()), Err(StoreError::Hash { .. })));
-        assert!(matches!(verify("other", dir.path()), Err(StoreError::Unknown(_))));
-        let by_path = verify(dir.path().join("other").to_str().unwrap(), Path::new("elsewhere"));
-        assert!(matches!(by_path, Err(StoreError::Unknown(_))));
+        let own = verify("own", dir.path()).unwrap();
+        assert_eq!((own.tensors, own.entry, own.sha256), (1, None, sha256_hex(&weights())));
+        let by_path = verify(dir.path().join("odd").to_str().unwrap(), Path::new("elsewhere"));
+        assert!(matches!(by_path, Err(StoreError::Invalid { .. })), "{by_path:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Embeddings of the embedded encoder: the seam, and its use by the backend.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
@@ -54,29 +54,48 @@ impl std::fmt::Debug for EncodeOrder {
 
 /// The vectors of a queued job, to come. Dropping it cancels the job.
 #[derive(Debug)]
-pub struct LocalVectors(oneshot::Receiver<Result<Embeddings, BackendError>>);
+pub struct LocalVectors {
+    receiver: oneshot::Receiver<Result<Embeddings, BackendError>>,
+    /// Gone with the one who waits.
+    _waits: Arc<()>,
+}
 
 /// Where the vectors of a job are put.
 #[derive(Debug)]
-pub struct VectorSink(oneshot::Sender<Result<Embeddings, BackendError>>);
+pub struct VectorSink {
+    sender: oneshot::Sender<Result<Embeddings, BackendError>>,
+    waits: Weak<()>,
+}
+
+/// Tells whether anybody still waits for a job's vectors.
+#[derive(Clone, Debug)]
+pub struct Waiting(Weak<()>);
 
 impl LocalVectors {
     /// A job's two ends.
     pub fn channel() -> (VectorSink, Self) {
         let (sender, receiver) = oneshot::channel();
-        (VectorSink(sender), Self(receiver))
+        let waits = Arc::new(());
+        (VectorSink { sender, waits: Arc::downgrade(&waits) }, Self { receiver, _waits: waits })
     }
 }
 
 impl VectorSink {
-    /// Whether nobody waits any more.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.is_closed()
+    /// A watch over whoever waits.
+    pub fn waiting(&self) -> Waiting {
+        Waiting(Weak::clone(&self.waits))
     }
 
     /// Ends the job; without effect when nobody waits any more.
     pub fn put(self, outcome: Result<Embeddings, BackendError>) {
-        self.0.send(outcome).ok();
+        self.sender.send(outcome).ok();
+    }
+}
+
+impl Waiting {
+    /// Whether nobody waits any more.
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 
@@ -84,9 +103,34 @@ impl Future for LocalVectors {
     type Output = Result<Embeddings, BackendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|outcome| {
+        Pin::new(&mut self.receiver).poll(cx).map(|outcome| {
             let gone = || Err(BackendError::new(FailureClass::ServerError, "the encoder dropped the job"));
             outcome.unwrap_or_else(|_| gone())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_knows_whether_anybody_waits_and_ends_once() {
+        let (sink, vectors) = LocalVectors::channel();
+        let waiting = sink.waiting();
+        assert!(!waiting.is_over());
+        sink.put(Ok(Embeddings::default()));
+        assert_eq!(vectors.await.map(|found| found.len()).ok(), Some(0));
+        assert!(waiting.is_over());
+
+        let (sink, vectors) = LocalVectors::channel();
+        let waiting = sink.waiting();
+        drop(vectors);
+        assert!(waiting.is_over());
+        sink.put(Ok(Embeddings::default()));
+
+        let (sink, vectors) = LocalVectors::channel();
+        drop(sink);
+        assert_eq!(vectors.await.map_err(|error| error.class), Err(FailureClass::ServerError));
     }
 }

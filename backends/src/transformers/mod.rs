@@ -20,6 +20,7 @@ mod engine;
 mod errors;
 mod events;
 mod job;
+mod local_encoder;
 mod logprobs;
 mod sink;
 
@@ -32,14 +33,16 @@ use opossum_core::class::FailureClass;
 use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
+pub use opossum_inference::encoder::EncoderConfig;
 pub use opossum_inference::{
     DeviceChoice, EngineConfig, EngineObserver, EngineStats as LocalLoad, FinishReason, GenerationParams,
     Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage, ToolSyntax,
 };
 
-pub use self::encoder::{ENCODER_CAN, EncodeOrder, LocalEncoder, LocalVectors, VectorSink};
+pub use self::encoder::{ENCODER_CAN, EncodeOrder, LocalEncoder, LocalVectors, VectorSink, Waiting};
 pub use self::engine::LocalEngine;
 pub use self::errors::backend_error;
+pub use self::local_encoder::EncoderEngine;
 pub use self::sink::{LocalSink, LocalStream};
 use crate::{Backend, BackendError, Call, EmbedCall, Reply, UpstreamModel};
 

@@ -1,10 +1,10 @@
 //! What is done with a file or a template that nobody vouches for, in one call: the fuzz targets and the tests over
 //! their seeds share it. Anything but a quiet return (an error is one) is a fault of this crate.
 
-use crate::PromptMessage;
 use crate::gguf::{Header, dequantize};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Guard, Tokenizer};
+use crate::{PromptMessage, PromptTool};
 
 /// Elements up to which a tensor is decoded: the decoders see no difference between few blocks and many.
 const MAX_DECODED: usize = 1 << 14;
@@ -55,10 +55,10 @@ pub fn template(source: &str) {
 fn render(source: &str, tokenizer: &Tokenizer) {
     let Ok(template) = ChatTemplate::new(source) else { return };
     let guard = Guard::new(tokenizer.control_texts(), 7);
-    let messages = ["system", "user", "assistant", "user"]
-        .map(|role| PromptMessage { role: role.into(), content: TEXT.into() });
+    let messages = ["system", "user", "assistant", "user"].map(|role| PromptMessage::new(role, TEXT));
+    let tools = [PromptTool { name: TEXT.into(), description: Some(TEXT.into()), parameters: None }];
     // A refusal is as good as a prompt here.
-    if let Ok(rendered) = template.render(&messages, true, tokenizer, &guard) {
+    if let Ok(rendered) = template.render(&messages, &tools, true, tokenizer, &guard) {
         let _ = tokenizer.encode_template(&rendered, &guard);
     }
 }
