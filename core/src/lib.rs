@@ -18,6 +18,7 @@
 //! | [`admission`] | who may work now, who waits, who is turned away |
 //! | [`retry`] | when to try again, how long to wait before, how long one attempt may take |
 //! | [`quota`] | when a spent allowance comes back, and how long an upstream asks to be left alone |
+//! | [`jobs`] | what a job message must say, who runs it, what follows when it fails |
 
 pub mod admission;
 pub mod answer;
@@ -27,6 +28,7 @@ pub mod class;
 pub mod collect;
 pub mod embed;
 pub mod ids;
+pub mod jobs;
 pub mod moment;
 pub mod needs;
 pub mod quota;
