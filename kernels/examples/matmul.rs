@@ -1,7 +1,7 @@
 //! How fast matrices are multiplied: for each format, number of tokens and threads, the best of several rounds each.
 //!
 //! The matrices stand for the body of a small model: more bytes than the caches near a core hold, read once a round.
-//! Arguments: names of formats (all if there are none).
+//! Arguments: names of formats, and numbers of tokens (all if there are none).
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints figures")]
 
@@ -59,7 +59,12 @@ fn best(pool: &Pool, matrices: &[Matrix], tokens: usize) -> Duration {
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (tokens, wanted): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|argument| argument.parse::<usize>().is_ok());
+    let mut tokens: Vec<usize> = tokens.iter().map(|number| number.parse().unwrap()).collect();
+    if tokens.is_empty() {
+        tokens = TOKENS.to_vec();
+    }
     let isa = Isa::detect();
     println!("{isa:?}: {MATRICES} matrices of {OUTPUTS} by {INPUTS}");
     for format in Format::ALL {
@@ -72,7 +77,7 @@ fn main() {
         println!("{format:?}: {} MB, packed in {:?}", bytes / 1_000_000, began.elapsed());
         for threads in [1, 2] {
             let pool = Pool::new(threads);
-            for tokens in TOKENS {
+            for &tokens in &tokens {
                 let seconds = best(&pool, &matrices, tokens).as_secs_f64();
                 let macs = (MATRICES * OUTPUTS * INPUTS * tokens) as f64;
                 println!(

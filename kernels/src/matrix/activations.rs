@@ -1,6 +1,6 @@
 //! Activations as 8-bit numbers.
 
-use super::format::{BLOCK, Format};
+use super::format::{BLOCK, Format, TILE};
 use crate::Isa;
 
 /// Activations of some tokens: 32 at a time share a scale, and each is a number from -127 to 127.
@@ -23,8 +23,9 @@ impl Activations {
     /// Takes the place of what was here with these activations.
     pub(super) fn quantize(&mut self, isa: Isa, x: &[f32], inputs: usize) {
         self.blocks = inputs / BLOCK;
-        let blocks = x.len() / BLOCK;
-        self.codes.resize(x.len(), 0);
+        // Whole tiles of tokens, of which the last may hold anything: what is computed with it is thrown away.
+        let blocks = (x.len() / inputs).next_multiple_of(TILE) * self.blocks;
+        self.codes.resize(blocks * BLOCK, 0);
         self.scales.resize(blocks, 0.0);
         self.sums.resize(blocks, 0.0);
         self.totals.resize(blocks, 0);
@@ -70,6 +71,11 @@ impl Activations {
             *total = halves[0] + halves[1];
             *sum = block.scale * -*total as f32;
         }
+    }
+
+    /// Tokens that there is room for.
+    pub(super) fn tokens(&self) -> usize {
+        self.scales.len() / self.blocks.max(1)
     }
 
     /// The block `block` of token `token`.

@@ -92,10 +92,11 @@ impl Cursor {
 }
 
 /// One group of weights in registers.
-struct Group {
-    codes: [__m512i; 8],
-    scales: [__m512; 2],
-    minima: __m512,
+pub(super) struct Group {
+    pub(super) codes: [__m512i; 8],
+    pub(super) scales: [__m512; 2],
+    /// Added in plain formats, subtracted in super blocks.
+    pub(super) minima: __m512,
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -204,7 +205,7 @@ fn offset<C: Codec>(negated: i32) -> __m512i {
 /// `unit` and `group` are the start of a packed unit and of one of its groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn load<C: Codec>(unit: *const u8, group: *const u8) -> Group {
+pub(super) unsafe fn load<C: Codec>(unit: *const u8, group: *const u8) -> Group {
     let layout: Layout = C::LAYOUT;
     // SAFETY: the fields lie one after the other, as the layout counts them.
     unsafe {

@@ -15,13 +15,26 @@ use super::{amx, avx2, avx512};
 use crate::{Isa, Pool};
 
 thread_local! {
-    /// The quantized activations of the last call, kept so that a call allocates nothing.
-    static SCRATCH: Cell<Activations> = Cell::default();
-
-    /// The same, for products on tile registers.
-    #[cfg(target_arch = "x86_64")]
-    static HALVES: Cell<amx::Halves> = Cell::default();
+    /// The activations of the last call, kept so that a call allocates nothing.
+    static SCRATCH: Cell<Prepared> = Cell::default();
 }
+
+/// Activations as the products want them.
+#[derive(Default)]
+struct Prepared {
+    quantized: Activations,
+    #[cfg(target_arch = "x86_64")]
+    halves: amx::Halves,
+}
+
+/// From this many tokens on, unpacking codes for tile registers pays.
+const BYTES_FROM: usize = 5;
+
+/// From this many tokens on, making 16-bit floats out of codes pays.
+const HALVES_FROM: usize = 32;
+
+/// From this many tokens on, splitting weights that are floats pays.
+const FLOAT_HALVES_FROM: usize = 16;
 
 /// Tokens that are multiplied with a tile while it is unpacked.
 const TOKENS: usize = 16;
@@ -45,44 +58,81 @@ pub fn matmul(pool: &Pool, x: &[f32], tokens: usize, outs: &mut [(&Matrix, &mut 
     if tokens == 0 {
         return;
     }
+    let mut prepared = SCRATCH.take();
+    let way = |matrix: &Matrix| way(matrix, tokens);
+    if outs.iter().any(|(matrix, _)| activations::wanted(matrix.format) && way(matrix) != Way::Halves) {
+        prepared.quantized.quantize(first.isa, x, first.inputs);
+    }
     #[cfg(target_arch = "x86_64")]
-    if tokens >= amx::LEAST_TOKENS && outs.iter().all(|(matrix, _)| matrix.isa == Isa::Amx) {
-        return on_tiles(pool, x, outs);
+    if let Some(parts) = outs.iter().filter_map(|(m, _)| halves(m, tokens)).max() {
+        // SAFETY: a matrix is packed for `Isa::Amx`, so packing has checked that it is there.
+        unsafe { prepared.halves.pack(pool, x, first.inputs, parts) };
     }
-    let mut quantized = SCRATCH.take();
-    if outs.iter().any(|(matrix, _)| activations::wanted(matrix.format)) {
-        quantized.quantize(first.isa, x, first.inputs);
-    }
-    let input = Input { x, quantized: &quantized, tokens };
-    run(pool, outs, &|outs, index, tiles| {
-        // SAFETY: every tile of an output belongs to exactly one task.
-        multiply(outs.matrix(index), &input, tiles, &|token, tile, sums| unsafe {
-            outs.store(index, token, tile, sums);
-        });
-    });
-    SCRATCH.set(quantized);
+    let input = Input { x, prepared: &prepared, tokens };
+    // SAFETY: every tile of an output belongs to exactly one task.
+    run(pool, outs, &|outs, index, tiles| unsafe { input.multiply(outs, index, tiles) });
+    SCRATCH.set(prepared);
 }
 
-/// The product on tile registers, for matrices packed for them.
+/// How a product is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Tile by tile in vector registers.
+    Vectors,
+    /// In tile registers, with activations of 8 bits.
+    Bytes,
+    /// In tile registers, with activations of 16 bits.
+    Halves,
+}
+
+fn way(matrix: &Matrix, tokens: usize) -> Way {
+    let quantized = activations::wanted(matrix.format);
+    match tokens {
+        _ if matrix.isa != Isa::Amx => Way::Vectors,
+        0..BYTES_FROM if quantized => Way::Vectors,
+        0..HALVES_FROM if quantized => Way::Bytes,
+        0..FLOAT_HALVES_FROM => Way::Vectors,
+        _ => Way::Halves,
+    }
+}
+
+/// The parts that the activations are to be split into, if this matrix wants halves.
 #[cfg(target_arch = "x86_64")]
-fn on_tiles(pool: &Pool, x: &[f32], outs: &mut [(&Matrix, &mut [f32])]) {
-    let Some(inputs) = outs.first().map(|(matrix, _)| matrix.inputs) else { return };
-    let parts = outs.iter().map(|(matrix, _)| amx::parts(matrix.format)).max().unwrap_or(1);
-    let mut halves = HALVES.take();
-    // SAFETY: the matrices are packed for `Isa::Amx`, so packing has checked that it is there.
-    unsafe { halves.pack(pool, x, inputs, parts) };
-    run(pool, outs, &|outs, index, tiles| {
-        // SAFETY: as above; every tile of an output belongs to exactly one task.
-        unsafe { amx::multiply(outs.matrix(index), &halves, tiles, outs.target(index)) };
-    });
-    HALVES.set(halves);
+fn halves(matrix: &Matrix, tokens: usize) -> Option<usize> {
+    (way(matrix, tokens) == Way::Halves).then(|| amx::parts(matrix.format))
 }
 
 /// What all matrices are multiplied with.
 struct Input<'a> {
     x: &'a [f32],
-    quantized: &'a Activations,
+    prepared: &'a Prepared,
     tokens: usize,
+}
+
+impl Input<'_> {
+    /// Multiplies some tiles of the output with this number.
+    ///
+    /// # Safety
+    /// No other thread stores these tiles of this output.
+    unsafe fn multiply(&self, outs: &Outputs<'_, '_, '_>, index: usize, tiles: Range<usize>) {
+        let matrix = outs.matrix(index);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: these ways are of matrices packed for `Isa::Amx`; the caller vouches for the tiles.
+        unsafe {
+            match way(matrix, self.tokens) {
+                Way::Vectors => {}
+                Way::Bytes => {
+                    let x = &self.prepared.quantized;
+                    return amx::multiply_bytes(matrix, x, self.tokens, tiles, outs.target(index));
+                }
+                Way::Halves => {
+                    return amx::multiply(matrix, &self.prepared.halves, tiles, outs.target(index));
+                }
+            }
+        }
+        // SAFETY: the caller vouches for the tiles.
+        multiply(matrix, self, tiles, &|token, tile, sums| unsafe { outs.store(index, token, tile, sums) });
+    }
 }
 
 /// Multiplies some tiles of the output with this number.
@@ -143,17 +193,17 @@ fn tile_product(matrix: &Matrix, input: &Input<'_>, tile: usize, first: usize, s
         Isa::Avx512Vnni | Isa::Amx => with_codec!(
             matrix.format,
             // SAFETY: packing has checked that the processor has this instruction set.
-            C => unsafe { avx512::quantized::<C>(matrix.tile(tile), input.quantized, first, sums) },
+            C => unsafe { avx512::quantized::<C>(matrix.tile(tile), &input.prepared.quantized, first, sums) },
             {}
         ),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => with_codec!(
             matrix.format,
             // SAFETY: as above.
-            C => unsafe { avx2::quantized::<C>(matrix.tile(tile), input.quantized, first, sums) },
+            C => unsafe { avx2::quantized::<C>(matrix.tile(tile), &input.prepared.quantized, first, sums) },
             {}
         ),
-        _ => portable::quantized(matrix, layout, tile, input.quantized, first, sums),
+        _ => portable::quantized(matrix, layout, tile, &input.prepared.quantized, first, sums),
     }
 }
 

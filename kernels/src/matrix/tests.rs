@@ -121,9 +121,9 @@ fn reference(format: Format, block: &[u8], i: usize) -> f32 {
     }
 }
 
-/// Whether a product is computed on tile registers.
-fn on_tiles(isa: Isa, tokens: usize) -> bool {
-    isa == Isa::Amx && tokens >= 16
+/// Whether a product is computed with 16-bit floats on tile registers.
+fn on_tiles(isa: Isa, format: Format, tokens: usize) -> bool {
+    isa == Isa::Amx && tokens >= if is_float(format) { 16 } else { 32 }
 }
 
 fn is_float(format: Format) -> bool {
@@ -133,7 +133,7 @@ fn is_float(format: Format) -> bool {
 /// What a product may err by, as a part of the sum of its absolute terms. On tile registers both factors are rounded to 8
 /// bits of precision, or floats to twice as many.
 fn allowed(isa: Isa, format: Format, tokens: usize) -> f64 {
-    match (on_tiles(isa, tokens), is_float(format)) {
+    match (on_tiles(isa, format, tokens), is_float(format)) {
         (false, _) => 1e-5,
         (true, true) => 3e-5,
         (true, false) => 2.01 / 512.0,
@@ -142,7 +142,7 @@ fn allowed(isa: Isa, format: Format, tokens: usize) -> f64 {
 
 /// The activations as the product sees them: 8 bits for each 32 of them, or as they are.
 fn seen(isa: Isa, format: Format, tokens: usize, x: &[f32]) -> Vec<f32> {
-    if is_float(format) || on_tiles(isa, tokens) {
+    if is_float(format) || on_tiles(isa, format, tokens) {
         return x.to_vec();
     }
     x.chunks(32)
@@ -293,16 +293,18 @@ fn matrices_that_share_activations_are_multiplied_in_one_call() {
     let matrices = shapes.map(|(format, outputs)| {
         packed(Isa::detect(), format, outputs, 256, &stored(format, outputs, 256, &mut noise))
     });
-    let x = noise.activations(3 * 256);
     let pool = Pool::new(2);
-    let mut together = shapes.map(|(_, outputs)| vec![0.0; 3 * outputs]);
-    let mut outs: Vec<(&Matrix, &mut [f32])> =
-        matrices.iter().zip(together.iter_mut().map(Vec::as_mut_slice)).collect();
-    matmul(&pool, &x, 3, &mut outs);
-    for (matrix, together) in matrices.iter().zip(&together) {
-        let mut alone = vec![0.0; together.len()];
-        matmul(&pool, &x, 3, &mut [(matrix, &mut alone)]);
-        assert_eq!(&alone, together);
+    for tokens in [3, 9, 20, 40] {
+        let x = noise.activations(tokens * 256);
+        let mut together = shapes.map(|(_, outputs)| vec![0.0; tokens * outputs]);
+        let mut outs: Vec<(&Matrix, &mut [f32])> =
+            matrices.iter().zip(together.iter_mut().map(Vec::as_mut_slice)).collect();
+        matmul(&pool, &x, tokens, &mut outs);
+        for (matrix, together) in matrices.iter().zip(&together) {
+            let mut alone = vec![0.0; together.len()];
+            matmul(&pool, &x, tokens, &mut [(matrix, &mut alone)]);
+            assert_eq!(&alone, together);
+        }
     }
 }
 
@@ -311,11 +313,12 @@ fn activations_that_are_not_finite_give_nan_and_spoil_no_other_token() {
     for isa in Isa::available() {
         for format in Format::ALL {
             let matrix = packed(isa, format, 16, 256, &stored(format, 16, 256, &mut Noise(5)));
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut x = Noise(6).activations(3 * 256);
+            let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+            for (bad, tokens) in bad.into_iter().flat_map(|bad| [3, 9, 33].map(|tokens| (bad, tokens))) {
+                let mut x = Noise(6).activations(tokens * 256);
                 x[256 + 77] = bad;
-                let mut out = vec![0.0; 3 * 16];
-                matmul(&Pool::new(1), &x, 3, &mut [(&matrix, &mut out)]);
+                let mut out = vec![0.0; tokens * 16];
+                matmul(&Pool::new(1), &x, tokens, &mut [(&matrix, &mut out)]);
                 assert!(out[16..32].iter().all(|number| !number.is_finite()), "{isa:?} {format:?} {bad}");
                 assert!(out[..16].iter().chain(&out[32..]).all(|number| number.is_finite()));
             }
@@ -332,10 +335,23 @@ fn scales_that_are_not_finite_do_not_stop_a_product() {
                 bytes[at..at + 2].copy_from_slice(&f16::NAN.to_le_bytes());
             }
             let matrix = packed(isa, format, 16, 256, &bytes);
-            let mut out = vec![0.0; 16];
-            matmul(&Pool::new(1), &Noise(8).activations(256), 1, &mut [(&matrix, &mut out)]);
-            assert_eq!(out[0].is_nan(), !half_fields(format).is_empty(), "{isa:?} {format:?}");
-            assert!(out[1..].iter().all(|number| number.is_finite()));
+            for tokens in [1, 9, 33] {
+                let mut out = vec![0.0; tokens * 16];
+                matmul(
+                    &Pool::new(1),
+                    &Noise(8).activations(tokens * 256),
+                    tokens,
+                    &mut [(&matrix, &mut out)],
+                );
+                for out in out.chunks(16) {
+                    assert_eq!(
+                        out[0].is_nan(),
+                        !half_fields(format).is_empty(),
+                        "{isa:?} {format:?} {tokens}"
+                    );
+                    assert!(out[1..].iter().all(|number| number.is_finite()));
+                }
+            }
         }
     }
 }
@@ -362,7 +378,7 @@ proptest! {
         format in prop::sample::select(Format::ALL.to_vec()),
         outputs in 1usize..70,
         blocks in 1usize..6,
-        tokens in 1usize..41,
+        tokens in 1usize..71,
         seed: u64,
     ) {
         for isa in Isa::available() {

@@ -10,6 +10,7 @@
 //! Instruction reference: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 
 mod activations;
+mod bytes;
 mod registers;
 mod unpack;
 
@@ -17,14 +18,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 pub(super) use activations::Halves;
+pub(super) use bytes::multiply as multiply_bytes;
 use registers::Configured;
 pub(crate) use registers::available;
 
 use super::format::{BLOCK, TILE};
 use super::{Format, Matrix};
-
-/// From this many tokens on, unpacking weights for the tiles pays.
-pub(super) const LEAST_TOKENS: usize = 16;
 
 /// Numbers in one tile of activations or weights.
 const TILE_LEN: usize = TILE * BLOCK;

@@ -4,30 +4,46 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
+use super::bytes::Products;
 use super::{Sums, Tile};
 
 /// Bytes from one row of a tile to the next.
 const STRIDE: usize = 64;
 
-/// Rows of each of the eight tiles.
-const ROWS: u8 = 16;
-
-/// What `ldtilecfg` reads: palette 1, 64 bytes a row, 16 rows, for all eight tiles.
+/// What `ldtilecfg` reads.
 #[repr(C, align(64))]
 struct Configuration([u8; 64]);
 
-static CONFIGURATION: Configuration = Configuration(configuration());
+impl Configuration {
+    /// All eight tiles with 16 rows of 64 bytes.
+    const FULL: Self = Self::new([(16, 64); 3]);
 
-const fn configuration() -> [u8; 64] {
-    let mut bytes = [0; 64];
-    bytes[0] = 1;
-    let mut tile = 0;
-    while tile < 8 {
-        bytes[16 + 2 * tile] = STRIDE as u8;
-        bytes[48 + tile] = ROWS;
-        tile += 1;
+    /// Palette 1, and the rows and the bytes of each for tiles 0 to 3 (sums), 4 and 5 (activations), 6 and 7 (weights).
+    const fn new([sums, activations, weights]: [(u8, u8); 3]) -> Self {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        let mut tile = 0;
+        while tile < 8 {
+            let (rows, width) = match tile {
+                0..4 => sums,
+                4..6 => activations,
+                _ => weights,
+            };
+            bytes[16 + 2 * tile] = width;
+            bytes[48 + tile] = rows;
+            tile += 1;
+        }
+        Self(bytes)
     }
-    bytes
+
+    /// # Safety
+    /// The processor has the instruction, which reads 64 bytes.
+    unsafe fn load(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) self.0.as_ptr(), options(readonly, nostack, preserves_flags));
+        }
+    }
 }
 
 /// Whether the processor has the tiles and the system lets this process use them.
@@ -39,8 +55,9 @@ pub(crate) fn available() -> bool {
 fn is_there() -> bool {
     const TILES: u32 = 1 << 24;
     const BF16_TILES: u32 = 1 << 22;
+    const BYTE_TILES: u32 = 1 << 25;
     let has = |register: u32, bits: u32| register & bits == bits;
-    is_x86_feature_detected!("avx512f") && has(__cpuid_count(7, 0).edx, TILES | BF16_TILES)
+    is_x86_feature_detected!("avx512f") && has(__cpuid_count(7, 0).edx, TILES | BF16_TILES | BYTE_TILES)
 }
 
 /// Asks for the permission that Linux wants to give to each process, for all its threads.
@@ -69,10 +86,8 @@ impl Configured {
     /// # Safety
     /// [`available`] holds.
     pub(super) unsafe fn new() -> Self {
-        // SAFETY: the caller vouches for the instruction; it reads 64 bytes.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) CONFIGURATION.0.as_ptr(), options(nostack, preserves_flags));
-        }
+        // SAFETY: the caller vouches for the instruction.
+        unsafe { const { &Configuration::FULL }.load() };
         Self(())
     }
 
@@ -133,7 +148,63 @@ impl Configured {
 
 impl Drop for Configured {
     fn drop(&mut self) {
-        // SAFETY: the tiles were configured. Released, they cost nothing when threads are switched.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        release();
     }
+}
+
+/// The tiles of this thread, configured for bytes until this is dropped.
+pub(super) struct Bytes {
+    tokens: usize,
+    quads: usize,
+}
+
+impl Bytes {
+    /// For so many tokens, at most 16, and so many quads of inputs, at most 16.
+    ///
+    /// # Safety
+    /// [`available`] holds.
+    pub(super) unsafe fn new(tokens: usize, quads: usize) -> Self {
+        assert!((1..=16).contains(&tokens) && (1..=16).contains(&quads), "tiles have 16 rows at most");
+        let (rows, inputs) = (tokens as u8, quads as u8);
+        // SAFETY: the caller vouches for the instruction.
+        unsafe { Configuration::new([(rows, 64), (rows, 4 * inputs), (inputs, 64)]).load() };
+        Self { tokens, quads }
+    }
+
+    /// The products of activations, whose tokens are `stride` bytes apart, and weights, whose quads are lines of 64 bytes.
+    ///
+    /// # Safety
+    /// The activations may be read for all tokens that these tiles were made for.
+    #[inline(always)]
+    pub(super) unsafe fn multiply(&self, x: *const i8, stride: usize, weights: &[i8], to: &mut Products) {
+        debug_assert!(weights.len() >= 64 * self.quads && to.0.len() >= self.tokens, "within the slices");
+        // SAFETY: the tiles are configured; the caller vouches for the activations, the other two are long enough.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm4, [{x} + {stride}]",
+                "tileloadd tmm6, [{weights} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tilestored [{to} + {line}], tmm0",
+                x = in(reg) x,
+                stride = in(reg) stride,
+                weights = in(reg) weights.as_ptr(),
+                line = in(reg) STRIDE,
+                to = in(reg) to.0.as_mut_ptr(),
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        release();
+    }
+}
+
+/// Released, the tiles cost nothing when threads are switched.
+fn release() {
+    // SAFETY: whoever calls this has configured the tiles.
+    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
 }
