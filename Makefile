@@ -7,11 +7,12 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build cuda test test-rust test-clients lint fmt bench clients model layers audit fuzz clean
+.PHONY: help run build cuda test test-rust test-clients lint fmt bench bench-inference soak-inference clients model \
+	layers audit fuzz clean
 
 help: ## List what can be made
 	@echo "Opossum Search: make TARGET"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, fetch the model, start on 127.0.0.1:8000, answer a first question
 	@scripts/run.sh
@@ -44,6 +45,12 @@ fmt: ## Format all code
 
 bench: ## Run the benchmarks
 	$(CARGO) bench --workspace
+
+bench-inference: ## The embedded engine beside llama.cpp and onnxruntime: make bench-inference ARGS="--rounds 5"
+	@python3 scripts/bench/inference.py $(ARGS)
+
+soak-inference: build ## Thousands of requests to the embedded models: fails when memory grows
+	@python3 scripts/bench/soak.py $(TARGET_DIR)/release/opossum $(ARGS)
 
 clients: ## Install the client libraries that the tests use into .venv
 	@scripts/test-setup.sh clients

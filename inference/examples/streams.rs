@@ -14,8 +14,13 @@ use opossum_inference::{
 
 /// Tokens of each stream.
 const TOKENS: usize = 128;
-/// Words of the long prompt, a little more than a token each.
-const LONG: usize = 1800;
+/// Words of the long prompt, a token each.
+const LONG: usize = 2000;
+/// What it is made of.
+const WORDS: [&str; 16] = [
+    " the", " sea", " town", " river", " old", " night", " bread", " letter", " small", " window", " garden",
+    " stone", " summer", " road", " voice", " hand",
+];
 
 /// Passes the time of each token on.
 struct Clock(Sender<Instant>);
@@ -70,8 +75,10 @@ fn delay(engine: &Engine, streams: usize, round: usize) -> (Duration, Duration, 
     let mut before: Vec<Vec<Instant>> =
         heard.iter().map(|times| (0..48).map(|_| times.recv().unwrap()).collect()).collect();
     let begin = Instant::now();
-    let words: Vec<String> = (0..LONG).map(|word| format!(" w{}", (word * 7919 + round) % 10)).collect();
-    let first = stream(engine, words.concat(), 1).recv().unwrap();
+    // No two prompts begin alike, so that none finds its beginning in the cache.
+    let mut words = format!("With {streams} streams, in round {round}:");
+    words.extend((0..LONG).map(|word| WORDS[(word * word + word / 16) % WORDS.len()]));
+    let first = stream(engine, words, 1).recv().unwrap();
     let gaps = |times: &[Instant]| -> Vec<Duration> {
         times.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect()
     };
@@ -97,24 +104,27 @@ fn main() {
     let config = EngineConfig { max_sequences: 32, threads, ..EngineConfig::new(path) };
     let engine = Engine::start(config).unwrap();
     throughput(&engine, 1);
-    println!("streams  tokens/s  beside one");
+    println!("| streams | tokens/s | beside one |\n|---:|---:|---:|");
     let mut one = 0.0;
     for streams in [1, 2, 4, 8, 16] {
         let mut rounds: Vec<f64> = (0..3).map(|_| throughput(&engine, streams)).collect();
         rounds.sort_unstable_by(f64::total_cmp);
         one = if streams == 1 { rounds[1] } else { one };
-        println!("{streams:>7}  {:>8.1}  {:>9.2}x", rounds[1], rounds[1] / one);
+        println!("| {streams} | {:.1} | {:.2} |", rounds[1], rounds[1] / one);
     }
     println!(
-        "\nstreams  usual gap  longest gap while {LONG} words are computed  added steps  first token of the prompt"
+        "\nThe longest time between two tokens of a stream while a prompt of {LONG} tokens is computed:\n"
     );
+    println!(
+        "| streams | usual gap, ms | longest gap, ms | added, in usual gaps | the prompt's first token, ms |"
+    );
+    println!("|---:|---:|---:|---:|---:|");
     for streams in [1, 4, 8] {
         for round in 0..2 {
             let (usual, longest, first) = delay(&engine, streams, round);
             let added = (longest.as_secs_f64() / usual.as_secs_f64()) - 1.0;
-            println!("{streams:>7}  {usual:>9.1?}  {longest:>40.1?}  {added:>11.2}  {first:>24.1?}");
+            let [usual, longest, first] = [usual, longest, first].map(|time| time.as_secs_f64() * 1e3);
+            println!("| {streams} | {usual:.1} | {longest:.1} | {added:.1} | {first:.0} |");
         }
     }
-    let stats = engine.stats();
-    println!("\n{stats:?}");
 }

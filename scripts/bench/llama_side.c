@@ -1,8 +1,8 @@
 // One measurement of llama.cpp in a process of its own, through its public C interface.
 //
-//   llama_side LIBRARIES quantize IN OUT TYPE        TYPE: f16 q8_0 q4_0 q4_k_m
+//   llama_side LIBRARIES quantize IN OUT TYPE        TYPE: f16 q8_0 q4_0 q4_1 q4_k_m
 //   llama_side LIBRARIES bench MODEL THREADS SECONDS CASE...
-//                                                    CASE: prefill:TOKENS decode:SEQUENCES mixed:SEQUENCES:PROMPT
+//                                                    CASE: prefill:TOKENS decode:SEQUENCES
 //
 // Prints one JSON object on one line. Times are per operation: the median of all rounds that fit into SECONDS a case,
 // in milliseconds of wall clock, beside the process's CPU time divided by the rounds.
