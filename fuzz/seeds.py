@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz targets into seeds/gguf and seeds/template.
+"""Writes the seeds of the fuzz targets into seeds/gguf, seeds/safetensors and seeds/template.
 
 Small files of every shape the reader knows, and the ways a file lies that the reader must see through. The seeds are
 also a test (`inference/tests/hostile_files.rs`), so a file that once broke the reader belongs here.
 """
 
+import json
 import struct
 from pathlib import Path
 
@@ -125,6 +126,50 @@ def lies():
     yield "nested-array", file()[:8] + struct.pack("<QQ", 0, 1) + key + struct.pack("<IIQ", ARRAY, ARRAY, 1) + bytes(40)
 
 
+def safetensors(table, data=b"", length=None):
+    text = (table if isinstance(table, str) else json.dumps(table)).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype, shape, start, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def sound_tables():
+    dtypes = {"F32": 4, "F16": 2, "BF16": 2, "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U32": 4, "I64": 8, "F64": 8, "F8_E4M3": 1}
+    table, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, size in dtypes.items():
+        table[name] = entry(name, [2, 3], end, end + 6 * size)
+        end += 6 * size
+    yield "every-type", safetensors(table, bytes(end))
+    yield "scalar", safetensors({"a": entry("F32", [], 0, 4)}, bytes(4))
+    yield "nothing-in-it", safetensors({"a": entry("F32", [0, 7], 0, 0)})
+    yield "any-order", safetensors({"b": entry("F16", [2], 4, 8), "a": entry("F32", [1], 0, 4)}, bytes(8))
+
+
+def lying_tables():
+    whole = safetensors({"a": entry("F32", [2], 0, 8)}, bytes(8))
+    yield "truncated-length", whole[:5]
+    yield "truncated-table", whole[:20]
+    yield "truncated-data", whole[:-3]
+    yield "length-2e63", safetensors({}, length=2**63)
+    yield "length-all-ones", safetensors({}, length=2**64 - 1)
+    yield "no-json", safetensors("{]", bytes(4))
+    yield "deep", safetensors('{"__metadata__":' + "[" * 4000)
+    yield "size", safetensors({"a": entry("F32", [3], 0, 8)}, bytes(8))
+    yield "extents-wrap", safetensors({"a": entry("U8", [2**32, 2**32], 0, 0)})
+    yield "extents-2e64", safetensors({"a": entry("U8", [2**64 - 1, 2**64 - 1], 0, 4)}, bytes(4))
+    yield "offsets-wrap", safetensors({"a": entry("U8", [4], 2**64 - 4, 0)}, bytes(4))
+    yield "backwards", safetensors({"a": entry("U8", [4], 4, 0)}, bytes(4))
+    yield "overlap", safetensors({"a": entry("U8", [4], 0, 4), "b": entry("U8", [4], 2, 6)}, bytes(6))
+    yield "hole", safetensors({"a": entry("U8", [4], 0, 4), "b": entry("U8", [2], 6, 8)}, bytes(8))
+    yield "tail", safetensors({"a": entry("U8", [4], 0, 4)}, bytes(9))
+    yield "unknown-type", safetensors({"a": entry("F4", [4], 0, 4)}, bytes(4))
+    yield "negative", safetensors('{"a":{"dtype":"U8","shape":[-4],"data_offsets":[0,4]}}', bytes(4))
+    yield "twice", safetensors('{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},'
+                               '"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}', bytes(4))
+
+
 def main():
     gguf = {
         "every-type": every_type(),
@@ -133,7 +178,9 @@ def main():
         **{f"byte-level-{pre}": file(byte_level(pre)) for pre in ("smollm", "gpt-2", "llama-bpe", "qwen2")},
         **{f"lie-{name}": content for name, content in lies()},
     }
-    for folder, seeds in (("gguf", gguf), ("template", {name: text.encode() for name, text in TEMPLATES.items()})):
+    tables = {**dict(sound_tables()), **{f"lie-{name}": content for name, content in lying_tables()}}
+    templates = {name: text.encode() for name, text in TEMPLATES.items()}
+    for folder, seeds in (("gguf", gguf), ("safetensors", tables), ("template", templates)):
         (SEEDS / folder).mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (SEEDS / folder / name).write_bytes(content)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a fuzz target for some seconds: fuzz.sh gguf|template SECONDS. Finds are left in fuzz/artifacts, what was learnt
+# Runs a fuzz target for some seconds: fuzz.sh gguf|safetensors|template SECONDS. Finds are left in fuzz/artifacts, what was learnt
 # in fuzz/corpus; both are ignored by git. A find becomes a seed in fuzz/seeds, which the ordinary tests run too.
 # Needs cargo-fuzz (cargo install --locked cargo-fuzz) and a C++ compiler.
 set -euo pipefail

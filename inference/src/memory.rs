@@ -25,12 +25,27 @@ fn check(needed: u64, available: Option<u64>) -> Result<(), InferenceError> {
     }
 }
 
-/// Bytes that can be allocated now: the least of what the machine and the control group leave.
+/// Bytes that can be allocated now: the least of what the machine, the control group and the limits of the process
+/// leave.
 pub(crate) fn available() -> Option<u64> {
     let machine = read("/proc/meminfo").and_then(|text| available_in_meminfo(&text));
     let group =
         group_v2(Path::new("/sys/fs/cgroup")).or_else(|| group_v1(Path::new("/sys/fs/cgroup/memory")));
-    machine.into_iter().chain(group).min()
+    let limits = read("/proc/self/limits").zip(read("/proc/self/status"));
+    let process = limits.and_then(|(limits, status)| left_of_limits(&limits, &status));
+    machine.into_iter().chain(group).chain(process).min()
+}
+
+/// Bytes that the limits on address space and data (`ulimit -v` and `-d`) leave; `None` without any.
+fn left_of_limits(limits: &str, status: &str) -> Option<u64> {
+    let left = |limit: &str, used: &str| {
+        let soft = limits.lines().find_map(|line| line.strip_prefix(limit))?.split_whitespace().next()?;
+        let used = status.lines().find_map(|line| line.strip_prefix(used))?.split_whitespace().next()?;
+        let (soft, used) = (soft.parse::<u64>().ok()?, used.parse::<u64>().ok()?);
+        Some(soft.saturating_sub(used.saturating_mul(1024)))
+    };
+    let pairs = [("Max address space", "VmSize:"), ("Max data size", "VmData:")];
+    pairs.into_iter().filter_map(|(limit, used)| left(limit, used)).min()
 }
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
@@ -87,6 +102,22 @@ mod tests {
             Some(700)
         );
         assert_eq!(left_in_group("1000\n", "4000\n", "", "inactive_file"), Some(0));
+    }
+
+    #[test]
+    fn limits_of_the_process_count_in_bytes_and_its_use_in_kibibytes() {
+        let status = "VmSize:\t    2048 kB\nVmData:\t    1024 kB\n";
+        let limits = |space: &str, data: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                     Max data size             {data:<20} unlimited            bytes     \n\
+                     Max address space         {space:<20} unlimited            bytes     \n"
+            )
+        };
+        assert_eq!(left_of_limits(&limits("unlimited", "unlimited"), status), None);
+        assert_eq!(left_of_limits(&limits("3145728", "unlimited"), status), Some(1 << 20));
+        assert_eq!(left_of_limits(&limits("3145728", "1048676"), status), Some(100));
+        assert_eq!(left_of_limits(&limits("1", "unlimited"), status), Some(0));
     }
 
     #[test]

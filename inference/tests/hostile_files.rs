@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use opossum_inference::InferenceError;
 use opossum_inference::gguf::Header;
+use opossum_inference::safetensors::tensors_of;
 use opossum_inference::testing::hostile;
 
 thread_local! {
@@ -71,6 +72,18 @@ fn every_seed_file_is_read_or_refused() {
         hostile::gguf(&bytes);
         let refused = matches!(Header::parse(&bytes), Err(InferenceError::ModelInvalid { .. }));
         assert_eq!(refused, name.starts_with("lie-"), "{name}");
+    }
+}
+
+#[test]
+fn every_seed_table_is_read_or_refused() {
+    for (name, bytes) in seeds("safetensors") {
+        hostile::safetensors(&bytes);
+        let (result, most) = peak(|| tensors_of(&bytes).map(drop));
+        let refused = matches!(result, Err(InferenceError::ModelInvalid { .. }));
+        assert_eq!(refused, name.starts_with("lie-"), "{name}");
+        // Besides the content: the message and the small change of hash tables.
+        assert!(most <= bytes.len() * 11 / 10 + 4096, "{name}: {most} bytes for a file of {}", bytes.len());
     }
 }
 

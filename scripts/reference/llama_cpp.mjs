@@ -1,4 +1,4 @@
-// Writes the llama.cpp reference that inference/tests/agreement.rs and inference/tests/tokenizer.rs compare against.
+// Writes the llama.cpp reference that the tests in inference/tests/reference compare against.
 //
 //   npm install --prefix /path/to/scratch node-llama-cpp@3.22.1
 //   NODE_PATH=/path/to/scratch/node_modules node scripts/reference/llama_cpp.mjs \
@@ -41,6 +41,17 @@ const PROMPTS = [
     "Liste der Planeten im Sonnensystem: Merkur, Venus,",
     "Q: Who wrote the play Hamlet?\nA:",
 ];
+// For a model that was never taught to chat.
+const BASE_PROMPTS = [
+    ...PROMPTS.filter((prompt) => !prompt.startsWith("<|im_start|>")),
+    "The capital of France is",
+    "import math\n\ndef area(radius):\n    \"\"\"Returns the area of a circle.\"\"\"\n",
+    "English: The train leaves at eight o'clock.\nFrench:",
+    "Dear Ms. Tanaka,\n\nThank you for your letter of 3 May. ",
+    "{\"name\": \"Ada Lovelace\", \"born\": 1815, \"fields\": [",
+    "In 1969, for the first time, people",
+    "吾輩は猫である。名前は",
+];
 const TEXTS = [
     "Hello, world!", " leading and trailing ", "line one\nline two\r\n\r\n\tindented", "don't we'll they've I'M",
     "1234567890 3.14159 2,718", "naïve café – “quotes” … №5", "日本語のテキストと한국어", "Привет, мир! Γειά σου Κόσμε",
@@ -67,7 +78,8 @@ async function next(tokens) {
 
 async function continuation(text) {
     await sequence.clearHistory();
-    const prompt = [...model.tokenize(text, true)];
+    const beginning = model.tokens.shouldPrependBosToken ? [model.tokens.bos] : [];
+    const prompt = [...beginning, ...model.tokenize(text, true)];
     const steps = [];
     let pending = prompt;
     for (let step = 0; step < STEPS; step++) {
@@ -88,9 +100,10 @@ const about = async (what) => JSON.stringify({about: {
 
 if (only === "all") {
     const lines = [await about(`greedy continuations of ${STEPS} tokens; steps are [id, logit, ...] of the ${TOP} highest`)];
-    for (const prompt of PROMPTS) {
+    const prompts = model.fileInfo.metadata.tokenizer?.chat_template ? PROMPTS : BASE_PROMPTS;
+    for (const prompt of prompts) {
         lines.push(JSON.stringify(await continuation(prompt)));
-        console.error(`${lines.length - 1}/${PROMPTS.length}`);
+        console.error(`${lines.length - 1}/${prompts.length}`);
     }
     writeFileSync(join(outDir, `${prefix}llama_cpp.jsonl`), lines.join("\n") + "\n");
 }

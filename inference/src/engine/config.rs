@@ -138,6 +138,8 @@ pub struct ModelInfo {
     pub device: String,
     /// Entries in the vocabulary.
     pub vocab: usize,
+    /// Whether the file has a chat template; without one the model only continues texts.
+    pub chat: bool,
     /// How the model writes tool calls; `None` when its chat template has no place for tools.
     pub tools: Option<ToolSyntax>,
 }

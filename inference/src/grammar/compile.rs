@@ -15,7 +15,7 @@ use super::{Constraint, Grammar, refused};
 use crate::InferenceError;
 use crate::tokenizer::Tokenizer;
 
-/// Compiled grammars kept for the next request.
+/// Compiled grammars kept for the next request, beside those that requests hold.
 const KEPT: usize = 16;
 /// How long a caller waits for a grammar to be compiled.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,8 +34,23 @@ pub struct Grammars {
     /// Built when the first grammar comes: a model that never sees one pays nothing.
     factory: OnceLock<Result<Arc<ParserFactory>, InferenceError>>,
     /// Most recently used last.
-    kept: Mutex<VecDeque<(Grammar, Matcher)>>,
+    kept: Mutex<VecDeque<(Grammar, Compiled)>>,
     compiling: Arc<AtomicUsize>,
+}
+
+/// A grammar that was compiled for one model.
+#[derive(Clone)]
+pub(super) struct Compiled {
+    factory: Arc<ParserFactory>,
+    /// At the grammar's start. Each answer takes a copy of its own: what one answer makes the lexer remember is gone
+    /// with it.
+    matcher: Arc<Mutex<Matcher>>,
+}
+
+impl Compiled {
+    fn constraint(&self) -> Constraint {
+        Constraint::new(self.matcher.lock().unwrap_or_else(PoisonError::into_inner).deep_clone())
+    }
 }
 
 impl fmt::Debug for Grammars {
@@ -56,20 +71,25 @@ impl Grammars {
     ///
     /// # Errors
     /// [`InferenceError::BadParameter`] naming the request's field when the grammar cannot be enforced, nothing follows
-    /// it, or it takes too long to compile; [`InferenceError::GrammarFailed`] when too many are being compiled, or the
-    /// model has no token that ends an answer.
+    /// it, or it takes too long to compile; [`InferenceError::GrammarFailed`] when too many are being compiled now, or
+    /// the model has no token that ends an answer.
     pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, InferenceError> {
-        if let Some(matcher) = self.find(grammar) {
-            return Ok(Constraint::new(matcher));
-        }
         let factory = self.factory.get_or_init(|| factory(&self.tokenizer).map(Arc::new)).clone()?;
-        let matcher = self.compile(factory, grammar)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.pop_front();
+        let own = grammar.0.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(own) = own.filter(|own| Arc::ptr_eq(&own.factory, &factory)) {
+            return Ok(own.constraint());
         }
-        kept.push_back((grammar.clone(), matcher.deep_clone()));
-        Ok(Constraint::new(matcher))
+        let compiled = match self.find(grammar) {
+            Some(compiled) => compiled,
+            None => {
+                let matcher = Arc::new(Mutex::new(self.compile(Arc::clone(&factory), grammar)?));
+                let compiled = Compiled { factory, matcher };
+                self.keep(grammar.clone(), compiled.clone());
+                compiled
+            }
+        };
+        *grammar.0.compiled.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiled.clone());
+        Ok(compiled.constraint())
     }
 
     #[cfg(test)]
@@ -78,19 +98,31 @@ impl Grammars {
     }
 
     #[cfg(test)]
+    pub(super) fn holds(&self, grammar: &Grammar) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(known, _)| known == grammar)
+    }
+
+    #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// A fresh copy of a compiled grammar. A copy of its own for each answer: what one answer makes the lexer remember
-    /// is gone with it.
-    fn find(&self, grammar: &Grammar) -> Option<Matcher> {
+    /// A grammar that was compiled lately.
+    fn find(&self, grammar: &Grammar) -> Option<Compiled> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let place = kept.iter().position(|(known, _)| known == grammar)?;
         let found = kept.remove(place)?;
-        let matcher = found.1.deep_clone();
+        let compiled = found.1.clone();
         kept.push_back(found);
-        Some(matcher)
+        Some(compiled)
+    }
+
+    fn keep(&self, grammar: Grammar, compiled: Compiled) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((grammar, compiled));
     }
 
     /// Compiles on a thread of its own: one with a deep stack, and one that can be left alone when it takes too long.
@@ -111,7 +143,7 @@ impl Grammars {
         let parser = match result.recv_timeout(PATIENCE) {
             Ok(parser) => parser?,
             Err(RecvTimeoutError::Timeout) => return Err(refused(field, "takes too long to compile")),
-            Err(RecvTimeoutError::Disconnected) => return Err(failed("the compiler panicked".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => return Err(refused(field, "cannot be compiled")),
         };
         let matcher = Matcher::new(Ok(parser));
         // The first mask tells whether anything follows the grammar at all.

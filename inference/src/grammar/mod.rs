@@ -20,7 +20,7 @@ mod tools;
 mod tools_tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ pub use schema::{MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, MAX_SCHEMA_NODES};
 pub use tools::{ToolRules, ToolSpec, ToolSyntax};
 
 use crate::InferenceError;
+use compile::Compiled;
 
 /// Space between the parts of a JSON text: one blank, or a line break and some. Bounded, because a small model may
 /// prefer blanks to an answer.
@@ -39,16 +40,25 @@ const WHITESPACE: &str = r"\x20|\x0A\x20{0,16}";
 const ESCAPES: &str = "nrbtf\\\"";
 
 /// What an answer must look like. Clones share it.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Grammar(Arc<Source>);
 
-#[derive(PartialEq, Eq, Hash)]
 struct Source {
     /// The request's field that asks for it, named in errors.
     field: &'static str,
     /// The grammar as the compiler reads it, and the key of the cache.
     text: String,
+    /// What the last model made of it: a job that waits keeps its own, however many others are compiled meanwhile.
+    compiled: Mutex<Option<Compiled>>,
 }
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        (self.field, &self.text) == (other.field, &other.text)
+    }
+}
+
+impl Eq for Source {}
 
 impl fmt::Debug for Grammar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +96,7 @@ impl Grammar {
 
     fn new(field: &'static str, grammar: &TopLevelGrammar) -> Result<Self, InferenceError> {
         let text = serde_json::to_string(grammar).map_err(|error| refused(field, error))?;
-        Ok(Self(Arc::new(Source { field, text })))
+        Ok(Self(Arc::new(Source { field, text, compiled: Mutex::default() })))
     }
 }
 

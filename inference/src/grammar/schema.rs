@@ -9,7 +9,7 @@ use super::numbers;
 
 /// Longest schema, in bytes of JSON text.
 pub const MAX_SCHEMA_BYTES: usize = 64 << 10;
-/// Most values in a schema, those behind inlined references included.
+/// Most values in a schema, those behind inlined references included; long texts count for several.
 pub const MAX_SCHEMA_NODES: usize = 10_000;
 /// Deepest nesting of schemas.
 pub const MAX_SCHEMA_DEPTH: usize = 64;
@@ -243,7 +243,10 @@ impl Narrower<'_> {
             "prefixItems" | "anyOf" | "allOf" => self.list(name, value)?,
             "oneOf" => self.alternatives(value)?,
             "type" | "required" | "pattern" | "multipleOf" | "minimum" | "maximum" | "exclusiveMinimum"
-            | "exclusiveMaximum" => value.clone(),
+            | "exclusiveMaximum" => {
+                self.count_values(name, value)?;
+                value.clone()
+            }
             "$ref" => self.reference(value)?,
             "const" | "enum" => self.constant(name, value)?,
             "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => {
@@ -263,6 +266,7 @@ impl Narrower<'_> {
         let Value::Object(schemas) = value else { return Err(self.refusal(name, "must be an object")) };
         let mut narrowed = Map::new();
         for (key, schema) in schemas {
+            self.nodes += long(key);
             narrowed.insert(key.clone(), self.below(&format!("{name}/{key}"), schema)?);
         }
         Ok(Value::Object(narrowed))
@@ -278,13 +282,16 @@ impl Narrower<'_> {
     fn alternatives(&mut self, value: &Value) -> Result<Value, Refusal> {
         let Value::Array(schemas) = value else { return Err(self.refusal("oneOf", "must be an array")) };
         let root = self.root;
-        let resolve = |schema: &'_ Value| -> Option<Value> {
+        let resolve = |schema: &Value| {
             let path = schema.as_object().filter(|keywords| keywords.len() == 1)?.get("$ref")?.as_str()?;
-            root.pointer(path.strip_prefix('#')?).cloned()
+            root.pointer(path.strip_prefix('#')?)
         };
-        let resolved =
-            schemas.iter().map(|schema| resolve(schema).unwrap_or_else(|| schema.clone())).collect();
-        self.list("oneOf", &Value::Array(resolved))
+        // One at a time: what a reference leads to may be the whole schema again, and refused for its size.
+        let narrowed = schemas
+            .iter()
+            .enumerate()
+            .map(|(index, schema)| self.below(&format!("oneOf/{index}"), resolve(schema).unwrap_or(schema)));
+        narrowed.collect()
     }
 
     fn reference(&self, value: &Value) -> Result<Value, Refusal> {
@@ -295,11 +302,21 @@ impl Narrower<'_> {
         }
     }
 
-    fn constant(&self, name: &str, value: &Value) -> Result<Value, Refusal> {
+    fn constant(&mut self, name: &str, value: &Value) -> Result<Value, Refusal> {
+        self.count_values(name, value)?;
         match numbers::is_exact(value) {
             true => Ok(value.clone()),
             false => Err(self.refusal(name, "holds a number beyond 2^53 or closer to 0 than 1e-8")),
         }
+    }
+
+    /// Counts what a keyword holds like schemas: references multiply it as well.
+    fn count_values(&mut self, name: &str, value: &Value) -> Result<(), Refusal> {
+        self.nodes += values(value);
+        if self.nodes > MAX_SCHEMA_NODES {
+            return Err(self.refusal(name, format!("the schema has more than {MAX_SCHEMA_NODES} values")));
+        }
+        Ok(())
     }
 
     fn count(&self, name: &str, value: &Value) -> Result<Value, Refusal> {
@@ -366,6 +383,21 @@ impl Narrower<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// The number of values in a value, itself included.
+fn values(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(values).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| long(name) + values(value)).sum(),
+        Value::String(text) => long(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+/// For how many values more than one a text counts.
+fn long(text: &str) -> usize {
+    text.len() / 64
 }
 
 /// Whether a schema names this type.

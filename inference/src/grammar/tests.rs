@@ -238,8 +238,21 @@ fn hostile_schemas_are_refused_in_time() {
         .collect();
     let patterns: serde_json::Map<String, Value> =
         (0..300).map(|n| (format!("^(a|b)*{n}(c|d){{1,200}}$"), json!({}))).collect();
+    let itself: Vec<Value> = (0..4000).map(|_| json!({"$ref": "#"})).collect();
+    let references =
+        |to: &str, count: usize| -> Vec<Value> { (0..count).map(|_| json!({"$ref": to})).collect() };
+    let layers = json!({"oneOf": references("#/$defs/a", 300), "$defs": {
+        "a": {"oneOf": references("#/$defs/b", 300)},
+        "b": {"oneOf": references("#/$defs/c", 300)},
+        "c": {"const": "long ".repeat(4000)},
+    }});
+    let many: Vec<u32> = (0..9000).collect();
+    let lists = json!({"oneOf": references("#/$defs/a", 800), "$defs": {"a": {"enum": many}}});
     let began = Instant::now();
     for (name, schema) in [
+        ("itself", json!({"oneOf": itself})),
+        ("layers", layers),
+        ("lists", lists),
         ("deep", deep),
         ("wide", json!({"type": "object", "properties": wide})),
         ("chain", json!({"$ref": "#/$defs/d0", "$defs": chain})),
@@ -276,6 +289,18 @@ fn a_compiled_grammar_is_kept_for_the_next_request() {
         drop(grammars.constraint(&Grammar::json_schema(&json!({"const": n})).unwrap()).unwrap());
     }
     assert!(grammars.kept() <= 16);
+    // What a job holds is not compiled again, however many came after it.
+    drop(grammars.constraint(&again).unwrap());
+    assert!(!grammars.holds(&again), "it was compiled again");
+}
+
+#[test]
+fn a_grammar_of_another_model_is_compiled_anew() {
+    let (one, other) = (grammars(), grammars());
+    let grammar = Grammar::json_object().unwrap();
+    drop(one.constraint(&grammar).unwrap());
+    drop(other.constraint(&grammar).unwrap());
+    assert!(other.holds(&grammar));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tool calls as models write them.
 
+use std::fmt::Display;
+
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
 
@@ -100,10 +102,10 @@ impl Grammar {
     pub fn tool_calls(tools: &[ToolSpec], rules: &ToolRules) -> Result<Self, InferenceError> {
         let mut grammars = vec![GrammarWithLexer::from_lark(turn(tools, rules))];
         for (index, tool) in tools.iter().enumerate() {
-            let none = json!({"type": "object", "properties": {}});
-            let parameters = tool.parameters.as_ref().unwrap_or(&none);
-            let narrowed = schema::narrow(parameters)
-                .map_err(|refusal| refused(FIELD, format_args!("function {:?}: {refusal}", tool.name)))?;
+            let refuse =
+                |reason: &dyn Display| refused(FIELD, format_args!("function {:?}: {reason}", tool.name));
+            let parameters = parameters(tool).map_err(|reason| refuse(&reason))?;
+            let narrowed = schema::narrow(&parameters).map_err(|refusal| refuse(&refusal))?;
             grammars.push(named(&format!("arguments{index}"), narrowed));
         }
         if let Some(answer) = &rules.answer {
@@ -112,6 +114,25 @@ impl Grammar {
         }
         Self::new(FIELD, &TopLevelGrammar { grammars, max_tokens: None })
     }
+}
+
+/// The schema of a call's arguments, which are an object whether or not the tool says so.
+fn parameters(tool: &ToolSpec) -> Result<Value, &'static str> {
+    let mut schema = match &tool.parameters {
+        None => return Ok(json!({"type": "object", "properties": {}})),
+        Some(Value::Bool(true)) => json!({}),
+        Some(schema) => schema.clone(),
+    };
+    if let Value::Object(keywords) = &mut schema {
+        match keywords.get("type") {
+            None => {
+                keywords.insert("type".to_owned(), json!("object"));
+            }
+            Some(named) if named == "object" => {}
+            Some(_) => return Err("the schema at \"\": type: must be \"object\""),
+        }
+    }
+    Ok(schema)
 }
 
 fn named(name: &str, schema: Value) -> GrammarWithLexer {

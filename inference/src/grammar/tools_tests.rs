@@ -148,3 +148,26 @@ fn a_schema_that_cannot_be_enforced_names_its_tool() {
     let text = error.to_string();
     assert!(text.starts_with("parameter tools: function \"weather\": ") && text.contains("not: "), "{text}");
 }
+
+#[test]
+fn arguments_are_an_object_whatever_the_tool_says() {
+    let grammars = grammars();
+    for parameters in
+        [json!({}), json!(true), json!({"properties": {"a": {"type": "null"}}, "required": ["a"]})]
+    {
+        let tools = [ToolSpec { name: "f".to_owned(), parameters: Some(parameters.clone()) }];
+        let grammar = Grammar::tool_calls(&tools, &rules(ToolSyntax::Tagged)).unwrap();
+        let mut ended = 0;
+        for text in (0..20).filter_map(|seed| noise(&grammars, &grammar, seed, 2000)) {
+            let call = calls(&text, ToolSyntax::Tagged).remove(0);
+            assert!(call["arguments"].is_object(), "{parameters}: {text}");
+            ended += 1;
+        }
+        assert!(ended > 0, "{parameters}");
+    }
+    for parameters in [json!({"type": "string"}), json!({"type": ["object", "null"]}), json!([])] {
+        let tools = [ToolSpec { name: "f".to_owned(), parameters: Some(parameters) }];
+        let error = Grammar::tool_calls(&tools, &rules(ToolSyntax::Bare)).unwrap_err().to_string();
+        assert!(error.contains("function \"f\"") && error.contains("object"), "{error}");
+    }
+}

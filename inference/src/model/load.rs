@@ -79,6 +79,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
         Some(source) => ChatTemplate::new(source),
         None => Err(TemplateError::Missing),
     };
+    info.chat = !matches!(template, Err(TemplateError::Missing));
     info.tools = template.as_ref().ok().and_then(|template| template.tool_syntax(&tokenizer));
     let tokenizer = Arc::new(tokenizer);
     let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
@@ -147,6 +148,7 @@ fn describe(file: &GgufFile, path: &Path, shape: &Shape, context_length: usize, 
         license: metadata.string("general.license").map(ToOwned::to_owned),
         device,
         vocab: shape.vocab,
+        chat: false,
         tools: None,
     }
 }

@@ -21,6 +21,32 @@ use crate::gguf::{digest, unreadable};
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes in front of the table: its length.
+const PREFIX: usize = 8;
+
+/// The checked table of a file whose content is in memory.
+///
+/// # Errors
+/// [`InferenceError::ModelInvalid`] when it breaks a rule of the format.
+pub fn tensors_of(file: &[u8]) -> Result<HashMap<String, TensorInfo>, InferenceError> {
+    let (prefix, rest) = file.split_first_chunk().ok_or_else(no_safetensors)?;
+    let table = table_bytes(*prefix, file.len() as u64)?;
+    header::parse(&rest[..table], (PREFIX + table) as u64, file.len() as u64)
+}
+
+/// The length of the table in a file of `len` bytes, which has a prefix.
+fn table_bytes(prefix: [u8; PREFIX], len: u64) -> Result<usize, InferenceError> {
+    let table = u64::from_le_bytes(prefix);
+    // Within the limit it fits every integer type there is.
+    if table > MAX_HEADER_BYTES as u64 || table > len - PREFIX as u64 {
+        return Err(InferenceError::invalid("the table of tensors is longer than the file or the limit"));
+    }
+    Ok(table as usize)
+}
+
+fn no_safetensors() -> InferenceError {
+    InferenceError::invalid("this is not a safetensors file")
+}
 
 /// An open file with a checked table.
 #[derive(Debug)]
@@ -44,17 +70,11 @@ impl SafeTensors {
         }
         let file = File::open(path).map_err(cannot)?;
         let len = file.metadata().map_err(cannot)?.len();
-        let mut prefix = [0; 8];
-        file.read_exact_at(&mut prefix, 0)
-            .map_err(|_| InferenceError::invalid("this is not a safetensors file"))?;
-        let table = u64::from_le_bytes(prefix);
-        // Within the limit it fits every integer type there is.
-        if table > MAX_HEADER_BYTES as u64 || table > len - 8 {
-            return Err(InferenceError::invalid("the table of tensors is longer than the file or the limit"));
-        }
-        let mut json = vec![0; table as usize];
-        file.read_exact_at(&mut json, 8).map_err(|error| unreadable(&error))?;
-        let tensors = header::parse(&json, 8 + table, len)?;
+        let mut prefix = [0; PREFIX];
+        file.read_exact_at(&mut prefix, 0).map_err(|_| no_safetensors())?;
+        let mut json = vec![0; table_bytes(prefix, len)?];
+        file.read_exact_at(&mut json, PREFIX as u64).map_err(|error| unreadable(&error))?;
+        let tensors = header::parse(&json, (PREFIX + json.len()) as u64, len)?;
         Ok(Self { file, tensors, len })
     }
 

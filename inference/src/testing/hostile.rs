@@ -2,6 +2,7 @@
 //! their seeds share it. Anything but a quiet return (an error is one) is a fault of this crate.
 
 use crate::gguf::{Header, dequantize};
+use crate::safetensors;
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Guard, Tokenizer};
 use crate::{PromptMessage, PromptTool};
@@ -33,6 +34,24 @@ pub fn gguf(bytes: &[u8]) {
         if let Some(source) = header.metadata.string("tokenizer.chat_template") {
             render(source, &tokenizer);
         }
+    }
+}
+
+/// Reads the bytes as a safetensors file as far as can be done without running a model.
+///
+/// # Panics
+/// When a tensor that was accepted does not lie within the bytes, or is of another size than it says.
+pub fn safetensors(bytes: &[u8]) {
+    let Ok(tensors) = safetensors::tensors_of(bytes) else { return };
+    for (name, tensor) in &tensors {
+        let within = tensor.range.start >= 8 && tensor.range.end <= bytes.len() as u64;
+        assert!(within, "tensor {name:?} was accepted outside the file");
+        let elements: usize = tensor.shape.iter().product();
+        let size = tensor.range.end - tensor.range.start;
+        assert!(
+            elements as u64 * tensor.dtype.bytes() as u64 == size,
+            "tensor {name:?} has not the size it says"
+        );
     }
 }
 
