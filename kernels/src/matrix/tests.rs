@@ -309,6 +309,15 @@ fn matrices_that_share_activations_are_multiplied_in_one_call() {
 }
 
 #[test]
+fn rows_longer_than_what_is_unpacked_at_a_time_are_summed_up() {
+    for format in Format::ALL {
+        for isa in Isa::available() {
+            check(isa, format, [50, 2048, 50], 9);
+        }
+    }
+}
+
+#[test]
 fn activations_that_are_not_finite_give_nan_and_spoil_no_other_token() {
     for isa in Isa::available() {
         for format in Format::ALL {

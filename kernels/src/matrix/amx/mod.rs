@@ -22,7 +22,7 @@ pub(super) use bytes::multiply as multiply_bytes;
 use registers::Configured;
 pub(crate) use registers::available;
 
-use super::format::{BLOCK, TILE};
+use super::format::{BLOCK, Layout, TILE};
 use super::{Format, Matrix};
 
 /// Numbers in one tile of activations or weights.
@@ -54,9 +54,24 @@ struct Tile([u16; TILE_LEN]);
 #[repr(C, align(64))]
 struct Sums([[f32; TILE]; TILE]);
 
+impl Sums {
+    const ZERO: Self = Self([[0.0; TILE]; TILE]);
+}
+
+/// Tiles of weights, beside as many of their neighbour, that fit into the first cache and leave room for what passes by.
+const FIRST_CACHE_TILES: usize = 12;
+
+/// What is kept from call to call, so that none allocates.
+#[derive(Default)]
+struct Scratch {
+    /// Unpacked weights.
+    weights: Vec<Tile>,
+    /// For each two groups of tokens, what is summed up so far: `[2 groups, 2 tiles]`.
+    sums: Vec<[Sums; 4]>,
+}
+
 thread_local! {
-    /// Unpacked weights, kept so that a call allocates nothing.
-    static WEIGHTS: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Where products go: row-major `[tokens, stride]`.
@@ -70,66 +85,117 @@ pub(super) struct Target {
 
 /// Multiplies some tiles of a matrix with all tokens.
 ///
+/// Weights are unpacked for a stretch of the inputs at a time, so short that they stay in the first cache while the
+/// activations of all tokens pass by. What is not summed up yet waits in memory.
+///
 /// # Safety
 /// [`available`] holds; `target` has a row of `matrix.outputs` numbers for each token of `x`, and nobody else touches
 /// the outputs of these tiles.
 pub(super) unsafe fn multiply(matrix: &Matrix, x: &Halves, tiles: Range<usize>, target: Target) {
-    WEIGHTS.with_borrow_mut(|weights| {
+    SCRATCH.with_borrow_mut(|scratch| {
         let blocks = matrix.inputs.div_ceil(BLOCK);
         let parts = weight_parts(matrix.format);
-        weights.resize(2 * blocks * parts, Tile([0; TILE_LEN]));
-        let (left, right) = weights.split_at_mut(blocks * parts);
+        let stretch = stretch(matrix.format, blocks);
+        let Scratch { weights, sums } = scratch;
+        weights.resize(2 * stretch * parts, Tile([0; TILE_LEN]));
+        sums.resize(x.groups().div_ceil(2), [Sums::ZERO; 4]);
         // SAFETY: the caller vouches for the processor.
         let configured = unsafe { Configured::new() };
         for first in tiles.clone().step_by(2) {
-            let pair = first + 1 < tiles.end;
-            // SAFETY: as above.
-            unsafe { unpack::tile(matrix, first, left) };
-            if pair {
-                // SAFETY: as above.
-                unsafe { unpack::tile(matrix, first + 1, right) };
-            }
-            let products = products(matrix.format);
-            let columns = Columns { left, right: pair.then_some(&*right), parts, products };
-            for group in (0..x.groups()).step_by(2) {
-                let mut sums = [Sums([[0.0; TILE]; TILE]); 4];
-                columns.multiply(&configured, x, group, &mut sums);
-                for (index, sums) in sums.iter().enumerate() {
-                    let (row, column) = (group + index / 2, first + index % 2);
-                    if row < x.groups() && column < tiles.end {
-                        // SAFETY: the caller vouches for the target.
-                        unsafe { store(sums, matrix.outputs, x.tokens(), row, column, target) };
-                    }
+            let count = 2.min(tiles.end - first);
+            for start in (0..blocks).step_by(stretch) {
+                let part = start..blocks.min(start + stretch);
+                let weights = &mut weights[..2 * part.len() * parts];
+                for (tile, weights) in weights.chunks_exact_mut(part.len() * parts).take(count).enumerate() {
+                    // SAFETY: as above.
+                    unsafe { unpack::tile(matrix, first + tile, part.clone(), weights) };
+                }
+                let columns = Columns { configured: &configured, matrix, x, first, count, part, weights };
+                for (sums, group) in sums.iter_mut().zip((0..x.groups()).step_by(2)) {
+                    // SAFETY: the caller vouches for the target.
+                    unsafe { columns.multiply(group, sums, target) };
                 }
             }
         }
     });
 }
 
-/// The weights of one or two neighbouring tiles, unpacked.
+/// Blocks of inputs that are unpacked at a time: whole packed units, and about as many every time.
+fn stretch(format: Format, blocks: usize) -> usize {
+    let most = FIRST_CACHE_TILES / weight_parts(format);
+    let even = blocks.div_ceil(blocks.div_ceil(most));
+    even.next_multiple_of(format.layout().map_or(1, Layout::groups))
+}
+
+/// One tile or two neighbouring ones, unpacked for a part of the inputs.
 struct Columns<'a> {
-    left: &'a [Tile],
-    right: Option<&'a [Tile]>,
-    parts: usize,
-    products: &'static [(usize, usize)],
+    configured: &'a Configured,
+    matrix: &'a Matrix,
+    x: &'a Halves,
+    /// The first tile.
+    first: usize,
+    /// Tiles.
+    count: usize,
+    /// Blocks of inputs.
+    part: Range<usize>,
+    /// `[2, blocks, parts]`.
+    weights: &'a [Tile],
 }
 
 impl Columns<'_> {
-    /// Multiplies token groups `group` and, if there is one, `group + 1`; `sums` is `[2 groups, 2 tiles]`.
-    fn multiply(&self, configured: &Configured, x: &Halves, group: usize, sums: &mut [Sums; 4]) {
-        // A missing neighbour is computed twice and thrown away: rare, and simpler than kernels of other shapes.
-        let upper = x.group(group);
-        let lower = if group + 1 < x.groups() { x.group(group + 1) } else { upper };
-        let right = self.right.unwrap_or(self.left);
-        let blocks = self.left.len() / self.parts;
-        configured.zero();
-        for block in 0..blocks {
-            for &(of_x, of_weight) in self.products {
-                let (row, column) = (block * x.parts() + of_x, block * self.parts + of_weight);
-                configured.multiply([&upper[row], &lower[row]], [&self.left[column], &right[column]]);
+    /// Multiplies token groups `group` and, if there is one, `group + 1`. `sums`, `[2 groups, 2 tiles]`, are those of the
+    /// parts before; after the last part they go to the target.
+    ///
+    /// # Safety
+    /// As [`multiply`].
+    unsafe fn multiply(&self, group: usize, sums: &mut [Sums; 4], target: Target) {
+        if self.part.start == 0 {
+            self.configured.zero();
+        } else {
+            self.configured.load(sums);
+        }
+        self.add_products(group);
+        let is_last = self.part.end * BLOCK >= self.matrix.inputs;
+        let is_whole = (group + 2) * TILE <= self.x.tokens()
+            && self.count == 2
+            && (self.first + 2) * TILE <= self.matrix.outputs;
+        if is_last && is_whole {
+            // SAFETY: the target has these 32 rows and columns.
+            unsafe {
+                let to = target.first.add(group * TILE * target.stride + self.first * TILE);
+                self.configured.store_rows(to, target.stride);
+            }
+            return;
+        }
+        self.configured.store(sums);
+        if is_last {
+            let places = (0..4).map(|index| (group + index / 2, index % 2));
+            for ((group, tile), sums) in places.zip(sums.iter()) {
+                if group < self.x.groups() && tile < self.count {
+                    // SAFETY: the caller vouches for the target.
+                    unsafe {
+                        store(sums, self.matrix.outputs, self.x.tokens(), group, self.first + tile, target);
+                    }
+                }
             }
         }
-        configured.store(sums);
+    }
+
+    fn add_products(&self, group: usize) {
+        let (x, of_x, of_weights) = (self.x, self.x.parts(), weight_parts(self.matrix.format));
+        let tiles = |group: usize| &x.group(group)[self.part.start * of_x..self.part.end * of_x];
+        let (left, right) = self.weights.split_at(self.weights.len() / 2);
+        // A missing neighbour is computed twice and thrown away: rare, and simpler than kernels of other shapes.
+        let upper = tiles(group);
+        let lower = if group + 1 < x.groups() { tiles(group + 1) } else { upper };
+        let right = if self.count == 2 { right } else { left };
+        let products = products(self.matrix.format);
+        for block in 0..self.part.len() {
+            for &(part_of_x, part_of_weight) in products {
+                let (row, column) = (block * of_x + part_of_x, block * of_weights + part_of_weight);
+                self.configured.multiply([&upper[row], &lower[row]], [&left[column], &right[column]]);
+            }
+        }
     }
 }
 

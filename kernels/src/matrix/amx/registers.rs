@@ -105,18 +105,34 @@ impl Configured {
         }
     }
 
+    /// Reads the sums from memory.
+    pub(super) fn load(&self, sums: &[Sums; 4]) {
+        // SAFETY: the tiles are configured, and each source is 16 rows of 64 bytes, one behind the other.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{from} + {stride}]",
+                "tileloadd tmm1, [{from} + {stride} + 1024]",
+                "tileloadd tmm2, [{from} + {stride} + 2048]",
+                "tileloadd tmm3, [{from} + {stride} + 3072]",
+                from = in(reg) sums.as_ptr(),
+                stride = in(reg) STRIDE,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+    }
+
     /// Adds the products of two tiles of activations with two of weights to the four sums.
     #[inline(always)]
     pub(super) fn multiply(&self, x: [&Tile; 2], weights: [&Tile; 2]) {
         // SAFETY: the tiles are configured, and each operand is 16 rows of 64 bytes.
         unsafe {
             asm!(
-                "tileloadd tmm4, [{x0} + {stride}]",
+                "tileloaddt1 tmm4, [{x0} + {stride}]",
                 "tileloadd tmm6, [{w0} + {stride}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{w1} + {stride}]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{x1} + {stride}]",
+                "tileloaddt1 tmm5, [{x1} + {stride}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 x0 = in(reg) &raw const *x[0],
@@ -140,6 +156,28 @@ impl Configured {
                 "tilestored [{to} + {stride} + 3072], tmm3",
                 to = in(reg) sums.as_mut_ptr(),
                 stride = in(reg) STRIDE,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+impl Configured {
+    /// Copies the sums to a row-major matrix.
+    ///
+    /// # Safety
+    /// It has 32 rows and columns from `to` on.
+    pub(super) unsafe fn store_rows(&self, to: *mut f32, stride: usize) {
+        // SAFETY: the caller vouches for the target.
+        unsafe {
+            asm!(
+                "tilestored [{upper} + {stride}], tmm0",
+                "tilestored [{upper} + {stride} + 64], tmm1",
+                "tilestored [{lower} + {stride}], tmm2",
+                "tilestored [{lower} + {stride} + 64], tmm3",
+                upper = in(reg) to,
+                lower = in(reg) to.add(16 * stride),
+                stride = in(reg) stride * size_of::<f32>(),
                 options(nostack, preserves_flags)
             );
         }

@@ -11,21 +11,29 @@ use std::arch::x86_64::{
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16,
     _mm512_srli_epi32, _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
 };
+use std::ops::Range;
 
 use super::super::format::{BLOCK, Layout, TILE};
 use super::super::{Format, Matrix};
 use super::Tile;
 use super::activations::{round, widen};
 
+/// The table of `x | (y & z)`.
+const OR_AND: i32 = 0xf8;
+
 /// Quads in a group of 32 inputs.
 const QUADS: usize = BLOCK / 4;
 
-/// Unpacks one tile of the matrix: `[blocks, parts]` tiles of bf16.
+/// Unpacks some blocks of inputs, which are whole packed units, of one tile of the matrix: `[blocks, parts]` tiles of bf16.
 ///
 /// # Safety
 /// The tiles are [available](super::available).
-pub(super) unsafe fn tile(matrix: &Matrix, index: usize, to: &mut [Tile]) {
+pub(super) unsafe fn tile(matrix: &Matrix, index: usize, blocks: Range<usize>, to: &mut [Tile]) {
+    let (unit_len, unit_bytes) = (matrix.format.unit_len(), matrix.format.unit_bytes());
     let packed = matrix.tile(index);
+    // The last block of a plain format may have fewer inputs.
+    let units = blocks.start * BLOCK / unit_len..(blocks.end * BLOCK).min(matrix.inputs) / unit_len;
+    let packed = &packed[units.start * unit_bytes..units.end * unit_bytes];
     // SAFETY: the caller vouches for the processor.
     unsafe {
         match matrix.format.layout() {
@@ -44,20 +52,33 @@ fn quantized(layout: Layout, packed: &[u8], to: &mut [Tile]) {
             let lines = Lines::read(layout, header, group);
             let codes = &group[layout.scale_bytes() + layout.minimum_bytes()..];
             match layout.bits {
-                4 => pairs(&lines, tile, |quad| nibbles(codes, quad)),
+                4 => pairs(&lines, tile, |quad| (load(codes, quad % 4), if quad < 4 { LOW } else { HIGH })),
                 5 => pairs(&lines, tile, |quad| {
                     let upper = and(shift_right(load(codes, 0), quad), 0x0101_0101);
-                    or(nibbles(&codes[64..], quad), _mm512_slli_epi16::<4>(upper))
+                    (or(nibbles(&codes[64..], quad), _mm512_slli_epi16::<4>(upper)), WHOLE)
                 }),
                 6 => pairs(&lines, tile, |quad| {
-                    let upper = shift_right(load(codes, quad / 4), 2 * (quad % 4));
-                    or(nibbles(&codes[128..], quad), _mm512_slli_epi16::<4>(and(upper, 0x0303_0303)))
+                    let upper = and(shift_right(load(codes, quad / 4), 2 * (quad % 4)), 0x0303_0303);
+                    (or(nibbles(&codes[128..], quad), _mm512_slli_epi16::<4>(upper)), WHOLE)
                 }),
-                _ => pairs(&lines, tile, |quad| load(codes, quad)),
+                _ => pairs(&lines, tile, |quad| (load(codes, quad), WHOLE)),
             }
         }
     }
 }
+
+/// Where the codes lie in their bytes.
+#[derive(Clone, Copy)]
+struct Field {
+    /// Their bits.
+    mask: i32,
+    /// The value of the upmost place of the byte.
+    unit: f32,
+}
+
+const WHOLE: Field = Field { mask: 0xff, unit: 256.0 };
+const LOW: Field = Field { mask: 0x0f, unit: 256.0 };
+const HIGH: Field = Field { mask: 0xf0, unit: 16.0 };
 
 /// What turns codes into weights: `scale * code + added`, for the first and the last 16 inputs of a group.
 struct Lines {
@@ -95,27 +116,42 @@ impl Lines {
 }
 
 /// Writes a tile out of the codes of its quads.
+///
+/// A code becomes a number without a conversion: put below the exponent of 1 it is the fraction of `1 + code / unit`. What
+/// the 1 adds too much is taken away with what is added anyway.
 #[inline(always)]
-fn pairs(lines: &Lines, tile: &mut Tile, quad: impl Fn(usize) -> __m512i) {
+fn pairs(lines: &Lines, tile: &mut Tile, quad: impl Fn(usize) -> (__m512i, Field)) {
+    /// The fraction of a 32-bit float starts below this bit.
+    const FRACTION: i32 = 23;
+    const BYTE: i32 = 8;
     // SAFETY: this is inlined into functions that have the features.
     unsafe {
+        let whole = [scaled(lines, 0, WHOLE.unit), scaled(lines, 1, WHOLE.unit)];
+        let high = [scaled(lines, 0, HIGH.unit), scaled(lines, 1, HIGH.unit)];
         for index in 0..QUADS {
-            let half = 2 * index / QUADS;
-            let (scale, added) = (lines.scales[half], lines.added[half]);
-            let codes = quad(index);
-            let weight = |codes: __m512i| {
-                let code = _mm512_cvtepi32_ps(and(codes, 0xff));
-                _mm512_fmadd_ps(code, scale, added)
+            let (codes, field) = quad(index);
+            let of_unit = if field.unit == HIGH.unit { &high } else { &whole };
+            let (scale, added) = of_unit[2 * index / QUADS];
+            let one = _mm512_set1_epi32(1.0_f32.to_bits().cast_signed());
+            let mask = _mm512_set1_epi32(field.mask << (FRACTION - BYTE));
+            let weight = |shifted: __m512i| {
+                let number = _mm512_ternarylogic_epi32::<OR_AND>(one, shifted, mask);
+                _mm512_fmadd_ps(_mm512_castsi512_ps(number), scale, added)
             };
-            let even = (weight(codes), weight(_mm512_srli_epi32::<8>(codes)));
-            let odd = (
-                weight(_mm512_srli_epi32::<16>(codes)),
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32::<24>(codes)), scale, added),
-            );
+            let even = (weight(_mm512_slli_epi32::<15>(codes)), weight(_mm512_slli_epi32::<7>(codes)));
+            let odd = (weight(_mm512_srli_epi32::<1>(codes)), weight(_mm512_srli_epi32::<9>(codes)));
             place(tile, 2 * index, join(even.0, even.1));
             place(tile, 2 * index + 1, join(odd.0, odd.1));
         }
     }
+}
+
+/// What a fraction is multiplied with and what is added: of one half of a group, for codes below this unit.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scaled(lines: &Lines, half: usize, unit: f32) -> (__m512, __m512) {
+    let scale = _mm512_mul_ps(lines.scales[half], _mm512_set1_ps(unit));
+    (scale, _mm512_sub_ps(lines.added[half], scale))
 }
 
 /// Formats that are floats already: a packed unit is one input of the sixteen outputs.
@@ -165,8 +201,6 @@ fn float(format: Format, bytes: &[u8]) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn join(first: __m512, second: __m512) -> __m512i {
     const UPPER: i32 = 0xffff_0000_u32 as i32;
-    /// The table of `first | (second & upper)`.
-    const OR_AND: i32 = 0xf8;
     let nearest = |x| _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
     let first = _mm512_srli_epi32::<16>(nearest(first));
     _mm512_ternarylogic_epi32::<OR_AND>(first, nearest(second), _mm512_set1_epi32(UPPER))
