@@ -6,13 +6,15 @@ use std::ops::Range;
 use half::f16;
 
 use super::tile::{Scratch, Source, Task, attend};
-use crate::Pool;
 use crate::kv::{BLOCK_TOKENS, KvStore};
 use crate::simd::{Kernel, MAX_LANES, Simd, dispatch};
 use crate::split::Parts;
+use crate::{Isa, Pool};
 
 /// Query rows of a tile at most: enough that widening keys and values once for all of them is cheap.
 const TILE_ROWS: usize = 48;
+/// The same where tile registers make the products cheap, and packing keys and values the dearer.
+const AMX_TILE_ROWS: usize = 192;
 /// Keys that a part of a cut tile has at least.
 const PART_KEYS: usize = 4 * BLOCK_TOKENS;
 
@@ -63,7 +65,7 @@ pub fn causal(
     let tokens: usize = spans.iter().map(|span| span.tokens).sum();
     assert!(how.heads.is_multiple_of(shape.kv_heads), "as many query heads for each head of keys");
     assert!(q.len() == out.len() && q.len() == tokens * how.heads * shape.dim, "tokens, heads, dim");
-    let batch = Batch { store, layer, spans, how, group: how.heads / shape.kv_heads, q };
+    let batch = Batch { isa: pool.isa(), store, layer, spans, how, group: how.heads / shape.kv_heads, q };
     let (pieces, partial) = batch.plan(pool.threads());
     let mut sums = vec![0.0; partial];
     {
@@ -71,11 +73,10 @@ pub fn causal(
         pool.run(pieces.len(), &|index| {
             let piece = &pieces[index];
             SCRATCH.with_borrow_mut(|scratch| {
-                dispatch(pool.isa(), Attend { batch: &batch, piece, scratch });
-                match piece.partial {
-                    None => batch.finish(piece, scratch, &out),
+                dispatch(pool.isa(), Attend { batch: &batch, piece, out: &out, scratch: &mut *scratch });
+                if let Some(at) = piece.partial {
                     // SAFETY: each part has its own place.
-                    Some(at) => scratch.save(unsafe { sums.take(at..at + batch.partial_len(piece)) }),
+                    scratch.save(unsafe { sums.take(at..at + batch.partial_len(piece)) });
                 }
             });
         });
@@ -84,6 +85,7 @@ pub fn causal(
 }
 
 struct Batch<'a> {
+    isa: Isa,
     store: &'a KvStore,
     layer: usize,
     spans: &'a [Span<'a>],
@@ -111,8 +113,16 @@ struct Piece {
 impl Batch<'_> {
     /// The pieces, and how many numbers the sums of parts take. Parts of one tile are neighbours.
     fn plan(&self, threads: usize) -> (Vec<Piece>, usize) {
-        let tile = (TILE_ROWS / self.group).max(1);
         let kv_heads = self.store.shape().kv_heads;
+        let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
+        let rows = if self.isa >= Isa::Amx {
+            // Fewer where there would not be two tiles for each thread.
+            let share = tokens * self.group * kv_heads / (2 * threads);
+            share.clamp(TILE_ROWS, AMX_TILE_ROWS)
+        } else {
+            TILE_ROWS
+        };
+        let tile = (rows / self.group).max(1);
         let tiles: usize = self.spans.iter().map(|span| span.tokens.div_ceil(tile)).sum::<usize>() * kv_heads;
         // Two pieces a thread are enough for an even share; one thread alone gains nothing from parts.
         let wanted = if threads == 1 { 1 } else { (2 * threads).div_ceil(tiles.max(1)) };
@@ -183,19 +193,6 @@ impl Batch<'_> {
         start..start + dim
     }
 
-    /// Writes the rows of a tile that was not cut.
-    fn finish(&self, piece: &Piece, scratch: &Scratch, out: &Parts<'_, f32>) {
-        let stride = self.store.value_stride();
-        for row in 0..self.rows(piece) {
-            // SAFETY: a row of the output belongs to one tile alone.
-            let out = unsafe { out.take(self.place(piece, row)) };
-            let factor = 1.0 / scratch.total[row];
-            for (out, sum) in out.iter_mut().zip(&scratch.out[row * stride..]) {
-                *out = sum * factor;
-            }
-        }
-    }
-
     /// Writes the rows of the tiles that were cut.
     fn join(&self, pieces: &[Piece], sums: &[f32], out: &mut [f32]) {
         let same = |a: &Piece, b: &Piece| a.row == b.row && a.kv_head == b.kv_head;
@@ -227,8 +224,9 @@ impl Batch<'_> {
     }
 }
 
-/// One piece, into the scratch.
+/// One piece, into the scratch, and to the output if it is a whole tile.
 struct Attend<'a> {
+    out: &'a Parts<'a, f32>,
     batch: &'a Batch<'a>,
     piece: &'a Piece,
     scratch: &'a mut Scratch,
@@ -239,7 +237,7 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { batch, piece, scratch } = self;
+        let Self { batch, piece, out, scratch } = self;
         let (rows, dim, group) = (batch.rows(piece), batch.store.shape().dim, batch.group);
         scratch.queries.clear();
         for row in 0..rows {
@@ -248,9 +246,18 @@ impl Kernel for Attend<'_> {
         let blocks = batch.spans[piece.span].blocks;
         let source = Cached { store: batch.store, layer: batch.layer, kv_head: piece.kv_head, blocks };
         let (scale, softcap, keys) = (batch.how.scale, batch.how.softcap, piece.keys.clone());
-        let task = Task { rows, dim, keys, scale, softcap };
+        let tiles = Task::wants_tiles(batch.isa, rows);
+        let task = Task { rows, dim, keys, scale, softcap, tiles };
         let seen = |row: usize| batch.seen(piece.position + row / group);
         attend(s, &source, &task, seen, scratch);
+        if piece.partial.is_some() {
+            return;
+        }
+        for row in 0..rows {
+            // SAFETY: a row of the output belongs to one tile alone.
+            let out = unsafe { out.take(batch.place(piece, row)) };
+            scratch.mean(s, row, dim, out);
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use half::f16;
 
 use super::tile::{Scratch, Source, Task, attend};
-use crate::Pool;
 use crate::kv::BLOCK_TOKENS;
 use crate::simd::{Kernel, MAX_LANES, Simd, dispatch};
 use crate::split::Parts;
+use crate::{Isa, Pool};
 
 /// Query tokens of a tile at most.
 const TILE_ROWS: usize = 96;
@@ -42,17 +42,7 @@ pub fn full(pool: &Pool, lengths: &[usize], how: &Full, q: &[f32], k: &[f32], v:
     pool.run(tiles.len(), &|index| {
         SCRATCH.with_borrow_mut(|scratch| {
             let tile = &tiles[index];
-            dispatch(pool.isa(), Attend { how, tile, q, k, v, scratch });
-            let stride = how.dim.next_multiple_of(MAX_LANES);
-            for row in 0..tile.rows {
-                let start = how.place(tile.row + row, tile.head);
-                // SAFETY: a row of the output belongs to one tile alone.
-                let out = unsafe { out.take(start..start + how.dim) };
-                let factor = 1.0 / scratch.total[row];
-                for (out, sum) in out.iter_mut().zip(&scratch.out[row * stride..]) {
-                    *out = sum * factor;
-                }
-            }
+            dispatch(pool.isa(), Attend { isa: pool.isa(), how, tile, q, k, v, out: &out, scratch });
         });
     });
 }
@@ -91,13 +81,15 @@ fn plan(lengths: &[usize], heads: usize) -> Vec<Tile> {
     tiles
 }
 
-/// One tile, into the scratch.
+/// One tile.
 struct Attend<'a> {
+    isa: Isa,
     how: &'a Full,
     tile: &'a Tile,
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
+    out: &'a Parts<'a, f32>,
     scratch: &'a mut Scratch,
 }
 
@@ -106,16 +98,23 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { how, tile, q, k, v, scratch } = self;
+        let Self { isa, how, tile, q, k, v, out, scratch } = self;
         scratch.queries.clear();
         for row in 0..tile.rows {
             scratch.queries.extend_from_slice(&q[how.place(tile.row + row, tile.head)..][..how.dim]);
         }
         let (rows, dim, keys) = (tile.rows, how.dim, 0..tile.length);
-        let task = Task { rows, dim, keys, scale: how.scale, softcap: None };
+        let tiles = Task::wants_tiles(isa, rows);
+        let task = Task { rows, dim, keys, scale: how.scale, softcap: None, tiles };
         let seen = |_| 0..tile.length;
         let source = Flat { how, tile, k, v };
         attend(s, &source, &task, seen, scratch);
+        for row in 0..rows {
+            let start = how.place(tile.row + row, tile.head);
+            // SAFETY: a row of the output belongs to one tile alone.
+            let out = unsafe { out.take(start..start + dim) };
+            scratch.mean(s, row, dim, out);
+        }
     }
 }
 

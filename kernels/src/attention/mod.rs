@@ -9,6 +9,8 @@ mod causal;
 mod full;
 mod product;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use causal::{Causal, Span, causal};
 pub use full::{Full, full};

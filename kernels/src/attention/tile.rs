@@ -6,12 +6,17 @@ use std::ops::Range;
 use half::f16;
 
 use super::product::{Element, Product, ROWS};
+use crate::Isa;
 use crate::kv::BLOCK_TOKENS;
 use crate::simd::{MAX_LANES, Simd};
 
 /// Blocks whose scores are turned into weights together.
 const STEP_BLOCKS: usize = 4;
-const STEP: usize = STEP_BLOCKS * BLOCK_TOKENS;
+/// Rows that scores are computed for at a time at most: so many lines there are for the last of them.
+const ROWS_ASIDE: usize = 32;
+/// Rows from which on tile registers pay.
+const TILES_PAY: usize = 24;
+pub(super) const STEP: usize = STEP_BLOCKS * BLOCK_TOKENS;
 
 /// Where the keys and values of one head of one sequence are, in blocks of [`BLOCK_TOKENS`].
 ///
@@ -36,15 +41,26 @@ pub(super) struct Task {
     pub(super) keys: Range<usize>,
     pub(super) scale: f32,
     pub(super) softcap: Option<f32>,
+    /// Whether the products are left to the tile registers, which are there.
+    pub(super) tiles: bool,
+}
+
+impl Task {
+    /// Whether so many rows are better left to the tile registers.
+    pub(super) fn wants_tiles(isa: Isa, rows: usize) -> bool {
+        cfg!(target_arch = "x86_64") && isa >= Isa::Amx && rows >= TILES_PAY
+    }
 }
 
 /// Memory that one thread keeps from tile to tile.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) queries: Vec<f32>,
-    scores: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+    pub(super) keys: Vec<f32>,
+    pub(super) values: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) packed: super::tiles::Packed,
     /// Weighted sums of the values, `[rows, dim made whole vectors]`, not yet divided by [`Self::total`].
     pub(super) out: Vec<f32>,
     /// Of each row, the greatest score so far; the weights are relative to it.
@@ -62,9 +78,23 @@ impl Scratch {
         self.greatest.resize(rows, f32::NEG_INFINITY);
         self.total.clear();
         self.total.resize(rows, 0.0);
-        grow(&mut self.scores, rows * STEP);
+        grow(&mut self.scores, rows.next_multiple_of(ROWS_ASIDE) * STEP);
         grow(&mut self.keys, dim * BLOCK_TOKENS);
         grow(&mut self.values, padded * BLOCK_TOKENS);
+    }
+
+    /// Writes the weighted mean of a row.
+    #[inline(always)]
+    pub(super) fn mean<S: Simd>(&self, s: S, row: usize, dim: usize, out: &mut [f32]) {
+        let sums = &self.out[row * dim.next_multiple_of(MAX_LANES)..][..dim];
+        let factor = s.splat(1.0 / self.total[row]);
+        for (sums, out) in sums.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
+            if sums.len() == S::LANES {
+                s.write(out, s.mul(s.read(sums), factor));
+            } else {
+                s.write_short(out, s.mul(s.read_short(sums), factor));
+            }
+        }
     }
 
     /// Copies the sums, the greatest scores and the totals, one after the other.
@@ -99,11 +129,12 @@ pub(super) fn attend<S: Simd, K: Source>(
     for query in &mut scratch.queries[..rows * dim] {
         *query *= scale;
     }
+    begin(task, scratch);
     let mut first = keys.start / BLOCK_TOKENS * BLOCK_TOKENS;
     while first < keys.end {
         // Only written tokens are touched: what an earlier sequence left behind them may be no number at all.
         let step = first.max(keys.start)..keys.end.min(first + STEP);
-        score(s, source, task, first, &step, scratch);
+        score(s, source, task, first, &step, &seen, scratch);
         for row in 0..rows {
             let seen = seen(row);
             let visible = seen.start.max(step.start)..seen.end.min(step.end);
@@ -111,9 +142,20 @@ pub(super) fn attend<S: Simd, K: Source>(
             let columns = (step.end - first).next_multiple_of(BLOCK_TOKENS);
             weigh(s, scratch, task, row, visible, columns);
         }
-        gather(s, source, task, first, &step, scratch);
+        gather(s, source, task, first, &step, &seen, scratch);
         first += STEP;
     }
+}
+
+/// Prepares the queries.
+#[inline(always)]
+fn begin(task: &Task, scratch: &mut Scratch) {
+    #[cfg(target_arch = "x86_64")]
+    if task.tiles {
+        // SAFETY: tiles are asked for only where they are there.
+        unsafe { super::tiles::begin(task, scratch) };
+    }
+    let _ = (task, scratch);
 }
 
 /// Scores of the step's blocks, `[rows, STEP]`.
@@ -124,8 +166,15 @@ fn score<S: Simd, K: Source>(
     task: &Task,
     first: usize,
     step: &Range<usize>,
+    seen: &impl Fn(usize) -> Range<usize>,
     scratch: &mut Scratch,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if task.tiles {
+        // SAFETY: tiles are asked for only where they are there.
+        return unsafe { super::tiles::score(s, source, task, first, step, seen, scratch) };
+    }
+    let _ = seen;
     let (rows, dim) = (task.rows, task.dim);
     for at in (first..step.end).step_by(BLOCK_TOKENS) {
         let out = &mut scratch.scores[at - first..];
@@ -163,8 +212,15 @@ fn gather<S: Simd, K: Source>(
     task: &Task,
     first: usize,
     step: &Range<usize>,
+    seen: &impl Fn(usize) -> Range<usize>,
     scratch: &mut Scratch,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if task.tiles {
+        // SAFETY: tiles are asked for only where they are there.
+        return unsafe { super::tiles::gather(s, source, task, first, step, seen, scratch) };
+    }
+    let _ = seen;
     let (rows, dim) = (task.rows, task.dim);
     for at in (first..step.end).step_by(BLOCK_TOKENS) {
         let tokens = step.start.saturating_sub(at)..BLOCK_TOKENS.min(step.end - at);
@@ -221,8 +277,12 @@ fn weigh<S: Simd>(
     if let Some(cap) = task.softcap {
         soften(s, scores, cap);
     }
-    scores[..visible.start].fill(f32::NEG_INFINITY);
-    scores[visible.end..].fill(f32::NEG_INFINITY);
+    let looked_at = visible.start / S::LANES * S::LANES..visible.end.next_multiple_of(S::LANES);
+    scores[..looked_at.start].fill(0.0);
+    scores[looked_at.end..].fill(0.0);
+    scores[looked_at.start..visible.start].fill(f32::NEG_INFINITY);
+    scores[visible.end..looked_at.end].fill(f32::NEG_INFINITY);
+    let scores = &mut scores[looked_at];
     let before = scratch.greatest[row];
     let greatest = greatest(s, scores).max(before);
     if greatest == f32::NEG_INFINITY {
@@ -234,8 +294,12 @@ fn weigh<S: Simd>(
         scratch.total[row] += sum;
         return;
     }
-    let factor = (before - greatest).exp();
     scratch.greatest[row] = greatest;
+    if before == f32::NEG_INFINITY {
+        scratch.total[row] = sum;
+        return;
+    }
+    let factor = (before - greatest).exp();
     scratch.total[row] = scratch.total[row] * factor + sum;
     let padded = task.dim.next_multiple_of(MAX_LANES);
     for out in scratch.out[row * padded..][..padded].chunks_exact_mut(S::LANES) {

@@ -28,6 +28,8 @@ use std::io;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::available as tiles_are_available;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::tiles;
 pub use format::Format;
 use format::TILE;
 pub use product::matmul;

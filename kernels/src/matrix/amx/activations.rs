@@ -6,7 +6,7 @@ use std::arch::x86_64::{
 };
 
 use super::super::format::{BLOCK, TILE};
-use super::{TILE_LEN, Tile};
+use super::Tile;
 use crate::Pool;
 
 /// Activations in groups of 16 tokens: `[groups, blocks, parts]` tiles, each `[16 tokens, 32 inputs]`; what is missing
@@ -28,7 +28,7 @@ impl Halves {
         self.tokens = x.len() / inputs;
         self.blocks = inputs.div_ceil(BLOCK);
         self.parts = parts;
-        self.tiles.resize(self.groups() * self.group_len(), Tile([0; TILE_LEN]));
+        self.tiles.resize(self.groups() * self.group_len(), Tile::ZERO);
         let to = Shared(self.tiles.as_mut_ptr());
         let len = self.group_len();
         pool.run(self.groups(), &|group| {
@@ -114,14 +114,14 @@ fn load(x: &[f32]) -> __m512 {
 
 /// 32 numbers as bf16, in order.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn round(low: __m512, high: __m512) -> __m512i {
+pub(crate) fn round(low: __m512, high: __m512) -> __m512i {
     // SAFETY: both are 64 bytes without invalid values.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
 /// 32 bf16 as numbers again.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn widen(halves: __m512i) -> (__m512, __m512) {
+pub(crate) fn widen(halves: __m512i) -> (__m512, __m512) {
     let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves));
     let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(halves));
     (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)), _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high)))

@@ -22,6 +22,14 @@ pub(super) use bytes::multiply as multiply_bytes;
 use registers::Configured;
 pub(crate) use registers::available;
 
+/// What attention uses too.
+pub(crate) mod tiles {
+    pub(crate) use super::activations::{round, widen};
+    pub(crate) use super::registers::Configured;
+    pub(crate) use super::unpack::interleave;
+    pub(crate) use super::{Sums, Tile};
+}
+
 use super::format::{BLOCK, Layout, TILE};
 use super::{Format, Matrix};
 
@@ -45,17 +53,21 @@ fn products(format: Format) -> &'static [(usize, usize)] {
 }
 
 /// One tile, on a cache line.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Tile([u16; TILE_LEN]);
+pub(crate) struct Tile(pub(crate) [u16; TILE_LEN]);
+
+impl Tile {
+    pub(crate) const ZERO: Self = Self([0; TILE_LEN]);
+}
 
 /// Sums of 16 tokens by 16 outputs.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Sums([[f32; TILE]; TILE]);
+pub(crate) struct Sums(pub(crate) [[f32; TILE]; TILE]);
 
 impl Sums {
-    const ZERO: Self = Self([[0.0; TILE]; TILE]);
+    pub(crate) const ZERO: Self = Self([[0.0; TILE]; TILE]);
 }
 
 /// Tiles of weights, beside as many of their neighbour, that fit into the first cache and leave room for what passes by.
@@ -97,7 +109,7 @@ pub(super) unsafe fn multiply(matrix: &Matrix, x: &Halves, tiles: Range<usize>, 
         let parts = weight_parts(matrix.format);
         let stretch = stretch(matrix.format, blocks);
         let Scratch { weights, sums } = scratch;
-        weights.resize(2 * stretch * parts, Tile([0; TILE_LEN]));
+        weights.resize(2 * stretch * parts, Tile::ZERO);
         sums.resize(x.groups().div_ceil(2), [Sums::ZERO; 4]);
         // SAFETY: the caller vouches for the processor.
         let configured = unsafe { Configured::new() };

@@ -80,19 +80,19 @@ fn is_permitted() -> bool {
 ///
 /// Tiles 0 to 3 are sums, 4 and 5 activations, 6 and 7 weights. The compiler uses no tile by itself, so they keep their
 /// contents between the methods.
-pub(super) struct Configured(());
+pub(crate) struct Configured(());
 
 impl Configured {
     /// # Safety
     /// [`available`] holds.
-    pub(super) unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         // SAFETY: the caller vouches for the instruction.
         unsafe { const { &Configuration::FULL }.load() };
         Self(())
     }
 
     /// Sets the sums to zero.
-    pub(super) fn zero(&self) {
+    pub(crate) fn zero(&self) {
         // SAFETY: the tiles are configured.
         unsafe {
             asm!(
@@ -123,7 +123,7 @@ impl Configured {
 
     /// Adds the products of two tiles of activations with two of weights to the four sums.
     #[inline(always)]
-    pub(super) fn multiply(&self, x: [&Tile; 2], weights: [&Tile; 2]) {
+    pub(crate) fn multiply(&self, x: [&Tile; 2], weights: [&Tile; 2]) {
         // SAFETY: the tiles are configured, and each operand is 16 rows of 64 bytes.
         unsafe {
             asm!(
@@ -146,7 +146,7 @@ impl Configured {
     }
 
     /// Copies the sums to memory.
-    pub(super) fn store(&self, sums: &mut [Sums; 4]) {
+    pub(crate) fn store(&self, sums: &mut [Sums; 4]) {
         // SAFETY: the tiles are configured, and each target is 16 rows of 64 bytes, one behind the other.
         unsafe {
             asm!(
@@ -167,7 +167,7 @@ impl Configured {
     ///
     /// # Safety
     /// It has 32 rows and columns from `to` on.
-    pub(super) unsafe fn store_rows(&self, to: *mut f32, stride: usize) {
+    pub(crate) unsafe fn store_rows(&self, to: *mut f32, stride: usize) {
         // SAFETY: the caller vouches for the target.
         unsafe {
             asm!(

@@ -209,7 +209,7 @@ fn join(first: __m512, second: __m512) -> __m512i {
 /// Sixteen and sixteen bf16 as pairs: the first of each, the second of each, and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn interleave(halves: __m512i) -> __m512i {
+pub(crate) fn interleave(halves: __m512i) -> __m512i {
     const ORDER: [u16; 32] = {
         let mut order = [0; 32];
         let mut at = 0;
