@@ -31,8 +31,8 @@ pub enum Entry {
     Done {
         /// How.
         reply: StoredReply,
-        /// What it asked; `None` for a job that was cancelled before anyone saw its message.
-        hash: Option<BodyHash>,
+        /// What it asked.
+        hash: BodyHash,
     },
 }
 
@@ -67,6 +67,30 @@ pub enum Claimed {
     Reused,
 }
 
+/// What came of storing a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// It is the job's reply.
+    Stored,
+    /// The job has another one, which is the one to send.
+    Already(StoredReply),
+    /// The job was cancelled: a reply of status 499 is to be stored and sent instead.
+    Cancelled,
+    /// The identity belongs to a job that asks something else.
+    Reused,
+}
+
+/// What came of renewing a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The job is still the worker's.
+    Held,
+    /// It was cancelled.
+    Cancelled,
+    /// It is another's, or answered: the lease had ended.
+    Lost,
+}
+
 impl Entry {
     /// Claims an identity. `Some` entry is what the store keeps from now on; `None` leaves what it has.
     pub fn claim(known: Option<&Entry>, claim: Claim<'_>) -> (Option<Entry>, Claimed) {
@@ -85,22 +109,28 @@ impl Entry {
         }
     }
 
-    /// Prolongs a worker's own claim; `None` when it is not its own any more.
-    pub fn renew(&self, by: &str, until: UnixMillis) -> Option<Entry> {
+    /// Prolongs a worker's own claim.
+    pub fn renew(&mut self, by: &str, new: UnixMillis) -> Renewal {
         match self {
-            Entry::Claimed { worker, hash, .. } if worker == by => {
-                Some(Entry::Claimed { worker: worker.clone(), until, hash: *hash })
+            Entry::Claimed { worker, until, .. } if worker == by => {
+                *until = new;
+                Renewal::Held
             }
-            _ => None,
+            Entry::Cancelled => Renewal::Cancelled,
+            Entry::Queued { .. } | Entry::Claimed { .. } | Entry::Done { .. } => Renewal::Lost,
         }
     }
 
-    /// Stores a reply and gives the one that holds: the first. A reply that comes after a cancellation or
-    /// from a worker that lost its claim to one who has not answered yet is as good as any.
-    pub fn finish(known: Option<&Entry>, hash: BodyHash, reply: StoredReply) -> (Option<Entry>, StoredReply) {
+    /// Stores a reply, whoever has the claim: the first one is the job's for good. `Some` entry is what the
+    /// store keeps from now on.
+    pub fn finish(known: Option<&Entry>, hash: BodyHash, reply: StoredReply) -> (Option<Entry>, Finished) {
         match known {
-            Some(Entry::Done { reply: first, .. }) => (None, first.clone()),
-            _ => (Some(Entry::Done { reply: reply.clone(), hash: Some(hash) }), reply),
+            Some(entry) if entry.hash().is_some_and(|own| own != hash) => (None, Finished::Reused),
+            Some(Entry::Done { reply: first, .. }) => (None, Finished::Already(first.clone())),
+            Some(Entry::Cancelled) if reply.state() != JobState::Cancelled => (None, Finished::Cancelled),
+            None | Some(Entry::Queued { .. } | Entry::Claimed { .. } | Entry::Cancelled) => {
+                (Some(Entry::Done { reply, hash }), Finished::Stored)
+            }
         }
     }
 
@@ -134,9 +164,8 @@ impl Entry {
 
     fn hash(&self) -> Option<BodyHash> {
         match self {
-            Entry::Queued { hash } | Entry::Claimed { hash, .. } => Some(*hash),
+            Entry::Queued { hash } | Entry::Claimed { hash, .. } | Entry::Done { hash, .. } => Some(*hash),
             Entry::Cancelled => None,
-            Entry::Done { hash, .. } => *hash,
         }
     }
 }

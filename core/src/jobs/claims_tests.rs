@@ -15,6 +15,10 @@ fn reply(text: &str) -> StoredReply {
     StoredReply { status: 200, headers: Vec::new(), body: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
+fn cancelled() -> StoredReply {
+    StoredReply { status: 499, ..reply("cancelled") }
+}
+
 fn by(worker: &str, body: u8, now: UnixMillis) -> Claim<'_> {
     Claim { worker, hash: hash(body), now, until: now + LEASE }
 }
@@ -30,10 +34,20 @@ impl One {
         claimed
     }
 
-    fn finish(&mut self, body: u8, answer: StoredReply) -> StoredReply {
-        let (kept, holds) = Entry::finish(self.0.as_ref(), hash(body), answer);
+    fn finish(&mut self, body: u8, answer: StoredReply) -> Finished {
+        let (kept, finished) = Entry::finish(self.0.as_ref(), hash(body), answer);
         self.0 = kept.or(self.0.take());
-        holds
+        finished
+    }
+
+    /// As a worker does it: the reply that is sent.
+    fn answer(&mut self, body: u8, answer: StoredReply) -> Option<StoredReply> {
+        match self.finish(body, answer.clone()) {
+            Finished::Stored => Some(answer),
+            Finished::Already(first) => Some(first),
+            Finished::Cancelled => self.answer(body, cancelled()),
+            Finished::Reused => None,
+        }
     }
 
     fn cancel(&mut self) {
@@ -57,7 +71,7 @@ fn a_dead_workers_job_is_taken_over_when_its_lease_is_over() {
     one.claim(by("a", 1, 0));
     assert_eq!(one.0.as_ref().unwrap().state(LEASE), JobState::Queued);
     assert_eq!(one.claim(by("b", 1, LEASE)), Claimed::Yours);
-    assert_eq!(one.0.as_ref().unwrap().renew("a", 500), None, "what was lost cannot be prolonged");
+    assert_eq!(one.0.as_mut().unwrap().renew("a", 500), Renewal::Lost);
     assert!(one.0.as_ref().unwrap().release("a").is_none());
 }
 
@@ -65,7 +79,7 @@ fn a_dead_workers_job_is_taken_over_when_its_lease_is_over() {
 fn a_renewed_claim_holds_on() {
     let mut one = One::default();
     one.claim(by("a", 1, 0));
-    one.0 = one.0.as_ref().unwrap().renew("a", 500);
+    assert_eq!(one.0.as_mut().unwrap().renew("a", 500), Renewal::Held);
     assert_eq!(one.claim(by("b", 1, 400)), Claimed::Running { until: 500 });
 }
 
@@ -92,9 +106,26 @@ fn a_job_that_is_cancelled_before_it_came_is_answered_so() {
     let mut one = One::default();
     one.cancel();
     assert_eq!(one.claim(by("a", 1, 0)), Claimed::Cancelled);
-    one.finish(1, StoredReply { status: 499, ..reply("cancelled") });
+    assert_eq!(one.finish(1, reply("too late")), Finished::Cancelled);
+    assert_eq!(one.finish(1, cancelled()), Finished::Stored);
     assert_eq!(one.0.as_ref().unwrap().state(0), JobState::Cancelled);
     assert!(matches!(one.claim(by("a", 1, 0)), Claimed::Done(reply) if reply.status == 499));
+}
+
+#[test]
+fn a_running_worker_hears_of_a_cancellation_with_its_next_renewal() {
+    let mut one = One::default();
+    one.claim(by("a", 1, 0));
+    one.cancel();
+    assert_eq!(one.0.as_mut().unwrap().renew("a", 500), Renewal::Cancelled);
+}
+
+#[test]
+fn the_first_reply_is_the_jobs_for_good() {
+    let mut one = One::default();
+    assert_eq!(one.finish(1, reply("first")), Finished::Stored);
+    assert_eq!(one.finish(1, reply("second")), Finished::Already(reply("first")));
+    assert_eq!(one.finish(2, reply("of another")), Finished::Reused);
 }
 
 #[test]
@@ -148,8 +179,9 @@ proptest! {
                 Step::Finish { worker } => {
                     if let Some(body) = running[worker as usize].take() {
                         serial += 1;
-                        let holds = one.finish(body, reply(&format!("{worker} {serial}")));
-                        prop_assert_eq!(&holds, seen.get_or_insert_with(|| holds.clone()));
+                        if let Some(sent) = one.answer(body, reply(&format!("{worker} {serial}"))) {
+                            prop_assert_eq!(&sent, seen.get_or_insert_with(|| sent.clone()));
+                        }
                     }
                 }
                 Step::Release { worker } => {

@@ -137,7 +137,7 @@ pub enum Refusal {
     #[error("the message must be sent as application/json, unpacked")]
     UnsupportedMediaType,
     /// A property or header of the wrong type or value.
-    #[error("{rule}")]
+    #[error("{name} {rule}")]
     BadProperty {
         /// Which one.
         name: &'static str,

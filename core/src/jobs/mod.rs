@@ -22,7 +22,7 @@ pub mod turns;
 pub mod words;
 
 pub use attempts::{Attempts, Next, RetryQueue};
-pub use claims::{Claim, Claimed, Entry};
+pub use claims::{Claim, Claimed, Entry, Finished, Renewal};
 pub use deadline::Deadline;
 pub use message::{HeaderValue, Job, Properties, Refusal, Rejection};
 pub use turns::Turns;
