@@ -124,10 +124,10 @@ def request(port, index):
     dice = random.Random(index)
     kind = dice.choices([name for name, _ in MIX], [share for _, share in MIX])[0]
     # A few long prompts, many short ones; the number makes each a new one.
-    length = int(2 + dice.random() ** 4 * 400)
+    length = int(2 + dice.random() ** 4 * 250)
     prompt = f"{index} " + " ".join(dice.choices(WORDS, k=length))
     if kind == "embed":
-        texts = [f"{part} {prompt}"[:800] for part in range(dice.randint(1, 8))]
+        texts = [f"{part} {prompt}"[:400] for part in range(dice.randint(1, 4))]
         return kind, ask(port, "POST", "/v1/embeddings", {"model": "all-minilm-l6-v2", "input": texts})[0]
     body = {
         "model": "auto",
@@ -138,7 +138,7 @@ def request(port, index):
     if kind == "left":
         return kind, leave(port, {**body, "max_tokens": 64})
     if kind == "schema":
-        body |= {"max_tokens": 40, "response_format": schema(index)}
+        body |= {"max_tokens": 32, "response_format": schema(index)}
     return kind, ask(port, "POST", "/v1/chat/completions", body)[0]
 
 

@@ -3,7 +3,8 @@
 //! # Scheduling
 //! A step is one pass through the model for all sequences at work, at most [`EngineConfig::max_sequences`]: one token
 //! each, and beside them as much of new prompts as delays nobody's next token by more than a few steps. Sequences join
-//! and leave between steps; further jobs wait in a bounded queue. Between steps every listener is asked whether it
+//! and leave between steps; further jobs wait in a bounded queue, and a thread of its own turns prompts into tokens.
+//! Between steps every listener is asked whether it
 //! still listens: one that left frees its place at once, one that is slow only stops its own sequence.
 //!
 //! Keys and values lie in blocks that are handed out as sequences grow and that later prompts reuse when they begin
@@ -17,6 +18,7 @@
 
 mod blocks;
 mod config;
+mod intake;
 mod job;
 mod listener;
 mod pace;
@@ -152,11 +154,15 @@ fn run(
     // Inside the pool, all tensor work uses exactly its threads.
     pool.install(move || {
         shared.set_worker_thread();
-        match Loaded::load(&config, None) {
-            Ok(loaded) => {
-                shared.set_blocks(loaded.blocks());
-                let _ = ready.send(Ok((loaded.info(), loaded.grammars())));
-                Worker::new(config, loaded, shared, jobs).run();
+        let loaded = Loaded::load(&config, None).and_then(|loaded| {
+            let told = (loaded.info(), Arc::clone(loaded.language().grammars()));
+            shared.set_blocks(loaded.blocks());
+            Ok((Worker::new(config, loaded, shared, jobs)?, told))
+        });
+        match loaded {
+            Ok((worker, told)) => {
+                let _ = ready.send(Ok(told));
+                worker.run();
             }
             Err(error) => {
                 let _ = ready.send(Err(error));

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use super::blocks::BlockPool;
-use super::pace::Pace;
+use super::pace::{Budget, FOREVER, Pace, Prefill};
 use super::report::StepReport;
 use super::sequence::{Sequence, State};
 use super::shared::Shared;
@@ -98,9 +98,14 @@ impl Scheduler {
         let mut report = StepReport { sequences: self.parts.len(), ..StepReport::default() };
         let mut rows = logits.rows();
         let mut failed = Vec::new();
+        let mut prefill = Prefill::default();
         for part in &self.parts {
-            *if part.decodes { &mut report.decoded } else { &mut report.prefilled } += part.tokens;
             let sequence = &mut self.sequences[part.index];
+            if part.decodes {
+                report.decoded += part.tokens;
+            } else {
+                prefill.add(part.tokens, sequence.computed());
+            }
             sequence.advance(part.tokens);
             if sequence.pending() > 0 {
                 sequence.publish(&mut self.pool);
@@ -125,7 +130,8 @@ impl Scheduler {
             self.drop_faulty(index, error);
         }
         report.took = began.elapsed();
-        report.prefill = self.pace.learn(report.decoded, report.prefilled, report.took);
+        report.prefilled = prefill.tokens;
+        report.prefill = self.pace.learn(report.decoded, prefill, report.took);
         report.reused = std::mem::take(&mut self.reused);
         report.preempted = std::mem::take(&mut self.preempted);
         shared.step(&report);
@@ -178,15 +184,18 @@ impl Scheduler {
             }
             self.parts.push(Part { index, tokens: 0, decodes: false });
         }
+        let Some(oldest) = self.parts.get(decoding) else { return };
+        let mut budget = self.pace.budget(decoding, self.sequences[oldest.index].computed());
         let prompts = &mut self.parts[decoding..];
-        let mut budget = self.pace.budget(decoding);
-        let even = (budget / prompts.len().max(1)).max(LEAST_SHARE);
-        for most in [even, budget] {
+        let even = budget.seconds / prompts.len() as f64;
+        for most in [even, FOREVER] {
             for part in &mut *prompts {
-                let left = self.sequences[part.index].pending() - part.tokens;
-                let share = left.min(most).min(budget);
+                let sequence = &self.sequences[part.index];
+                let (past, left) = (sequence.computed() + part.tokens, sequence.pending() - part.tokens);
+                let fair = self.pace.fits(Budget { seconds: most, ..budget }, past).max(LEAST_SHARE);
+                let share = left.min(fair).min(self.pace.fits(budget, past));
+                self.pace.spend(&mut budget, share, past);
                 part.tokens += share;
-                budget -= share;
             }
         }
         self.parts.retain(|part| part.tokens > 0);

@@ -6,7 +6,7 @@ use super::blocks::{BlockPool, Table};
 use super::listener::Listener;
 use super::worker::guarded;
 use super::{FinishReason, Job, Readiness, TokenEvent, TokenUsage};
-use crate::model::{BatchEntry, LoadedModel, Rows};
+use crate::model::{BatchEntry, Language, LoadedModel, Rows};
 use crate::sampler::{Choice, Piece, Sampler, TextStream};
 use crate::{GenerationParams, InferenceError, TokenLogprob, TopLogprob};
 
@@ -45,10 +45,10 @@ impl Sequence {
     /// Starts a job: everything that can be refused is refused here, before anything is computed.
     ///
     /// # Errors
-    /// What [`LoadedModel::encode`] and parameter checks answer, with the listener to tell.
+    /// What [`Language::encode`] and parameter checks answer, with the listener to tell.
     pub(super) fn start(
         job: Job,
-        model: &LoadedModel,
+        language: &Language,
         context: usize,
         submitted: Instant,
     ) -> Result<Self, (Listener, InferenceError)> {
@@ -56,11 +56,11 @@ impl Sequence {
         let mut listener = Listener::new(sink);
         let encoded = guarded(|| {
             params.validate()?;
-            check_bias(&params, model.info().vocab)?;
-            let grammars = model.grammars();
+            check_bias(&params, language.vocab())?;
+            let grammars = language.grammars();
             let constraint =
                 params.grammar.as_ref().map(|grammar| grammars.constraint(grammar)).transpose()?;
-            let tokens = model.encode(&prompt, rand::random())?;
+            let tokens = language.encode(&prompt, rand::random())?;
             let prompt = tokens.len();
             let fits = prompt < context;
             fits.then_some((constraint, tokens))
@@ -112,6 +112,11 @@ impl Sequence {
     /// Tokens that the cache does not hold yet.
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Tokens that the cache holds.
+    pub(super) fn computed(&self) -> usize {
+        self.computed
     }
 
     /// Whether it holds blocks.

@@ -6,21 +6,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, Select, TryRecvError};
 
+use super::intake::Intake;
 use super::listener::{Listener, ask};
 use super::scheduler::Scheduler;
-use super::sequence::Sequence;
 use super::shared::Shared;
 use super::{EngineConfig, Job, ModelInfo, Readiness};
 use crate::InferenceError;
-use crate::grammar::Grammars;
-use crate::model::{BLOCK_TOKENS, BatchEntry, KvCache, LoadedModel, Logits, Rows};
+use crate::model::{BLOCK_TOKENS, BatchEntry, KvCache, Language, LoadedModel, Logits, Rows};
 
 /// How often listeners that were not ready are asked again when there is nothing else to do.
 const PARKED_POLL: Duration = Duration::from_millis(2);
-/// Time that may go into starting jobs between two steps while sequences wait for the next one.
-const ADMISSION: Duration = Duration::from_millis(5);
 
 /// Runs a closure that may panic; the error is the panic's message.
 ///
@@ -73,9 +70,9 @@ impl Loaded {
         info
     }
 
-    /// The grammars compiled for the model.
-    pub(super) fn grammars(&self) -> Arc<Grammars> {
-        Arc::clone(self.model.grammars())
+    /// What turns prompts into tokens.
+    pub(super) fn language(&self) -> &Arc<Language> {
+        self.model.language()
     }
 
     /// Tokens of prompt and answer together that one sequence can have.
@@ -97,18 +94,22 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     jobs: Receiver<Queued>,
     waiting: VecDeque<Queued>,
+    intake: Intake,
     scheduler: Scheduler,
 }
 
 impl Worker {
+    /// # Errors
+    /// As [`Intake::start`].
     pub(super) fn new(
         config: EngineConfig,
         loaded: Loaded,
         shared: Arc<Shared>,
         jobs: Receiver<Queued>,
-    ) -> Self {
+    ) -> Result<Self, InferenceError> {
         let scheduler = Scheduler::new(loaded.blocks());
-        Self { config, loaded: Some(loaded), shared, jobs, waiting: VecDeque::new(), scheduler }
+        let intake = Intake::start(Arc::clone(loaded.language()), loaded.context(), Arc::clone(&shared))?;
+        Ok(Self { config, loaded: Some(loaded), shared, jobs, waiting: VecDeque::new(), intake, scheduler })
     }
 
     /// Works until the engine is stopped.
@@ -138,26 +139,20 @@ impl Worker {
         });
     }
 
-    /// Starts jobs as long as there are places and those at work do not wait for it.
+    /// Has jobs started as long as there are places, and takes in the sequences that they became.
     fn admit(&mut self) {
-        let began = Instant::now();
-        let others = self.scheduler.len() > 0;
-        while self.scheduler.len() < self.config.max_sequences && (!others || began.elapsed() < ADMISSION) {
+        while self.scheduler.len() + self.intake.len() < self.config.max_sequences {
             let Some(queued) = self.waiting.pop_front() else { break };
             self.shared.free_place();
             self.shared.waited(queued.submitted.elapsed());
-            self.start(queued);
+            self.intake.give(queued);
         }
-    }
-
-    fn start(&mut self, Queued { job, submitted }: Queued) {
-        let loaded = match self.ensure_loaded() {
-            Ok(loaded) => loaded,
-            Err(error) => return Listener::new(job.sink).fail(error),
-        };
-        match Sequence::start(job, &loaded.model, loaded.context(), submitted) {
-            Ok(sequence) => self.scheduler.add(sequence),
-            Err((listener, error)) => listener.fail(error),
+        while let Some(started) = self.intake.take() {
+            match (started, self.ensure_loaded()) {
+                (Ok(sequence), Ok(_)) => self.scheduler.add(sequence),
+                (Ok(sequence), Err(error)) => sequence.fail(error),
+                (Err((listener, error)), _) => listener.fail(error),
+            }
         }
     }
 
@@ -218,21 +213,27 @@ impl Worker {
 
     /// Lets the handle see what is going on.
     fn show(&self) {
-        self.shared.set_active(self.scheduler.len());
+        self.shared.set_active(self.scheduler.len() + self.intake.len());
         self.shared.set_blocks_in_use(self.scheduler.blocks().in_use());
     }
 
     /// Sleeps until there may be something to do; `false` when the engine was dropped.
     fn wait(&mut self) -> bool {
-        let received = if self.scheduler.len() == 0 && self.waiting.is_empty() {
-            self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        let mut events = Select::new();
+        events.recv(&self.jobs);
+        if self.intake.len() > 0 {
+            events.recv(self.intake.ready());
+        }
+        if self.scheduler.len() == 0 && self.waiting.is_empty() {
+            events.ready();
         } else {
-            self.jobs.recv_timeout(PARKED_POLL)
-        };
-        match received {
+            // That nothing came in time is no news.
+            let _ = events.ready_timeout(PARKED_POLL);
+        }
+        match self.jobs.try_recv() {
             Ok(job) => self.waiting.push_back(job),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return false,
         }
         true
     }
@@ -240,12 +241,19 @@ impl Worker {
     fn stop(mut self) {
         self.scheduler.settle();
         self.scheduler.fail_all(&InferenceError::Stopped);
+        for started in self.intake.stop() {
+            match started {
+                Ok(sequence) => sequence.fail(InferenceError::Stopped),
+                Err((listener, error)) => listener.fail(error),
+            }
+        }
         self.waiting.extend(self.jobs.try_iter());
         for queued in self.waiting.drain(..) {
             self.shared.free_place();
             Listener::new(queued.job.sink).fail(InferenceError::Stopped);
         }
-        self.show();
+        self.shared.set_active(0);
+        self.shared.set_blocks_in_use(0);
     }
 }
 

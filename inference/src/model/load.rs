@@ -8,7 +8,7 @@ use opossum_kernels::{KvShape, Pool};
 
 use super::shape::{Keys, Shape};
 use super::weights::Weights;
-use super::{BLOCK_TOKENS, LoadedModel, decoder};
+use super::{BLOCK_TOKENS, Language, LoadedModel, decoder};
 use crate::gguf::GgufFile;
 use crate::grammar::Grammars;
 use crate::ops::Place;
@@ -83,7 +83,8 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
     info.tools = template.as_ref().ok().and_then(|template| template.tool_syntax(&tokenizer));
     let tokenizer = Arc::new(tokenizer);
     let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
-    Ok(LoadedModel { decoder, shape, tokenizer, grammars, template, info, place })
+    let language = Arc::new(Language { tokenizer, grammars, template, context_length });
+    Ok(LoadedModel { decoder, shape, language, info, place })
 }
 
 /// The CPU computes with its kernels unless plain `f32` is asked for.

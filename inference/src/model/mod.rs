@@ -3,6 +3,7 @@
 mod batch;
 mod decoder;
 mod gemma3;
+mod language;
 mod llama;
 mod load;
 mod session;
@@ -19,13 +20,12 @@ pub use session::Session;
 
 pub use crate::ops::KvCache;
 
-use crate::grammar::Grammars;
 use crate::ops::{Place, Step};
-use crate::template::ChatTemplate;
-use crate::tokenizer::{Guard, Tokenizer};
-use crate::{InferenceError, ModelInfo, Prompt, TemplateError};
+use crate::tokenizer::Tokenizer;
+use crate::{InferenceError, ModelInfo, Prompt};
 use batch::Limits;
 use decoder::Decoder;
+pub(crate) use language::Language;
 use shape::Shape;
 
 /// A model ready to compute.
@@ -33,9 +33,7 @@ use shape::Shape;
 pub struct LoadedModel {
     decoder: Box<dyn Decoder>,
     shape: Shape,
-    tokenizer: Arc<Tokenizer>,
-    grammars: Arc<Grammars>,
-    template: Result<ChatTemplate, TemplateError>,
+    language: Arc<Language>,
     info: ModelInfo,
     place: Place,
 }
@@ -57,16 +55,15 @@ impl LoadedModel {
         &self.info
     }
 
-    /// The grammars compiled for this model.
-    #[must_use]
-    pub fn grammars(&self) -> &Arc<Grammars> {
-        &self.grammars
+    /// What turns prompts into tokens.
+    pub(crate) fn language(&self) -> &Arc<Language> {
+        &self.language
     }
 
     /// The model's tokenizer.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.language.tokenizer
     }
 
     /// A cache of `blocks` empty blocks of [`BLOCK_TOKENS`] tokens, for all sequences of this model together.
@@ -91,41 +88,13 @@ impl LoadedModel {
         load::kv_bytes_per_block(&self.shape, &self.place)
     }
 
-    /// The tokens of a prompt. `nonce` must be fresh random bits: see [`Guard`].
+    /// The tokens of a prompt. `nonce` must be fresh random bits: see [`Guard`](crate::tokenizer::Guard).
     ///
     /// # Errors
     /// [`InferenceError::Template`], [`InferenceError::BadParameter`] for an empty prompt, and
     /// [`InferenceError::ContextLengthExceeded`] when no token of answer would fit.
     pub fn encode(&self, prompt: &Prompt, nonce: u64) -> Result<Vec<u32>, InferenceError> {
-        let tokens = match prompt {
-            Prompt::Raw(text) => {
-                self.refuse_hopeless(text.len())?;
-                self.tokenizer.encode_text(text)?
-            }
-            Prompt::Chat { messages, tools, add_generation_prompt } => {
-                self.refuse_hopeless(messages.iter().map(|message| message.content.len()).sum())?;
-                let template = self.template.as_ref().map_err(Clone::clone)?;
-                let guard = Guard::new(self.tokenizer.control_texts(), nonce);
-                let text =
-                    template.render(messages, tools, *add_generation_prompt, &self.tokenizer, &guard)?;
-                self.tokenizer.encode_template(&text, &guard)?
-            }
-        };
-        let max = self.info.context_length;
-        match tokens.len() {
-            0 => Err(InferenceError::BadParameter { name: "prompt", reason: "is empty".into() }),
-            prompt if prompt >= max => Err(InferenceError::ContextLengthExceeded { prompt, max }),
-            _ => Ok(tokens),
-        }
-    }
-
-    /// Refuses text that is too long whatever its tokens are, before time is spent on it.
-    fn refuse_hopeless(&self, bytes: usize) -> Result<(), InferenceError> {
-        let max = self.info.context_length;
-        if bytes <= self.tokenizer.longest_text(max) {
-            return Ok(());
-        }
-        Err(InferenceError::ContextLengthExceeded { prompt: bytes / self.tokenizer.longest_text(1), max })
+        self.language.encode(prompt, nonce)
     }
 
     /// Computes all entries in one pass: matrices see the rows of all of them at once.
