@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use half::{bf16, f16};
 use opossum_kernels::matrix::{Format, Matrix, matmul};
 use opossum_kernels::{Isa, Pool};
 
@@ -18,7 +19,9 @@ const TOKENS: [usize; 9] = [1, 2, 4, 8, 12, 16, 32, 128, 512];
 /// Stored rows whose numbers are of ordinary size.
 fn rows(format: Format) -> Vec<u8> {
     let halves: &[usize] = match format {
-        Format::F32 | Format::F16 | Format::BF16 => &[],
+        Format::F32 => return floats(f32::to_le_bytes),
+        Format::F16 => return floats(|number| f16::from_f32(number).to_le_bytes()),
+        Format::BF16 => return floats(|number| bf16::from_f32(number).to_le_bytes()),
         Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
         Format::Q6K => &[208],
         _ => &[0],
@@ -30,6 +33,10 @@ fn rows(format: Format) -> Vec<u8> {
         halves.iter().for_each(|&at| block[at..at + 2].copy_from_slice(&[0x00, 0x1c]));
     }
     bytes
+}
+
+fn floats<const N: usize>(bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+    (0..OUTPUTS * INPUTS).flat_map(|at| bytes((at as f32).sin())).collect()
 }
 
 fn matrices(format: Format, isa: Isa) -> Vec<Matrix> {

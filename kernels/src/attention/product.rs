@@ -1,34 +1,9 @@
 //! The two products of attention: scores = queries x keys and out += weights x values.
 
-use half::f16;
-
-use crate::simd::Simd;
+use crate::simd::{Element, Simd};
 
 /// Rows that are computed side by side: with two vectors of columns each they fill the registers of AVX2.
 pub(super) const ROWS: usize = 6;
-
-/// What the right side of a product may be stored as.
-pub(super) trait Element: Copy {
-    /// # Safety
-    /// `from` is valid for reads of a vector.
-    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load(from) }
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load_half(from) }
-    }
-}
 
 /// Row-major matrices: the rows of `left` are `left_stride` apart, and so on.
 pub(super) struct Product<'a, E> {

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::product::{Element, Product, ROWS};
+use super::product::{Product, ROWS};
 use crate::Isa;
 use crate::kv::BLOCK_TOKENS;
-use crate::simd::{MAX_LANES, Simd};
+use crate::simd::{Element, MAX_LANES, Simd};
 
 /// Blocks whose scores are turned into weights together.
 const STEP_BLOCKS: usize = 4;

@@ -5,95 +5,119 @@ use half::{bf16, f16};
 use super::format::TILE;
 use super::portable::Sums;
 use super::{Format, Matrix};
-use crate::Isa;
+use crate::simd::{Element, Kernel, Simd, dispatch};
 
 /// Tokens whose sums stay in registers while the weights of a tile pass by.
 const TOKENS: usize = 4;
+
+/// Inputs whose products are summed apart for a single token: an addition does not wait for the one before.
+const APART: usize = 4;
+
+/// Vectors in a row of a tile, at most.
+const VECTORS: usize = 2;
 
 /// Multiplies one tile with the tokens `first..first + sums.len()`; `x` is `[tokens, inputs]`.
 pub(super) fn multiply(matrix: &Matrix, tile: usize, x: &[f32], first: usize, sums: &mut [Sums]) {
     let inputs = matrix.inputs;
     let x = &x[first * inputs..(first + sums.len()) * inputs];
-    let tile = Tile { format: matrix.format, bytes: matrix.tile(tile) };
-    match matrix.isa {
-        Isa::Portable => tile.each::<false>(x, inputs, sums),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: packing has checked that the processor has this instruction set.
-        Isa::Avx2 => unsafe { tile.avx2(x, inputs, sums) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx512Vnni | Isa::Amx => unsafe { tile.avx512(x, inputs, sums) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => tile.each::<false>(x, inputs, sums),
+    let weights = matrix.tile(tile);
+    // Packing has checked that the processor has this instruction set.
+    match matrix.format {
+        Format::F16 => dispatch(matrix.isa, Product { weights: elements::<f16>(weights), x, inputs, sums }),
+        Format::BF16 => dispatch(matrix.isa, Product { weights: elements::<bf16>(weights), x, inputs, sums }),
+        _ => dispatch(matrix.isa, Product { weights: elements::<f32>(weights), x, inputs, sums }),
     }
 }
 
-/// A packed tile: for each input the weights of sixteen rows.
-#[derive(Clone, Copy)]
-struct Tile<'a> {
-    format: Format,
-    bytes: &'a [u8],
+/// The numbers of a tile.
+fn elements<E: Element>(bytes: &[u8]) -> &[E] {
+    // SAFETY: the elements are floats, of which any bits are valid.
+    let (before, elements, after) = unsafe { bytes.align_to::<E>() };
+    assert!(before.is_empty() && after.is_empty(), "tiles start on a cache line");
+    elements
 }
 
-impl Tile<'_> {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-    unsafe fn avx512(self, x: &[f32], inputs: usize, sums: &mut [Sums]) {
-        self.each::<true>(x, inputs, sums);
-    }
+/// A packed tile, for each input the weights of sixteen rows, and some tokens.
+struct Product<'a, E> {
+    weights: &'a [E],
+    x: &'a [f32],
+    inputs: usize,
+    sums: &'a mut [Sums],
+}
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn avx2(self, x: &[f32], inputs: usize, sums: &mut [Sums]) {
-        self.each::<true>(x, inputs, sums);
-    }
+impl<E: Element> Kernel for Product<'_, E> {
+    type Output = ();
 
-    /// `FUSED`: the processor multiplies and adds in one step.
     #[inline(always)]
-    fn each<const FUSED: bool>(self, x: &[f32], inputs: usize, sums: &mut [Sums]) {
+    fn run<S: Simd>(self, s: S) {
+        let Self { weights, x, inputs, sums } = self;
         let mut x = x.chunks_exact(inputs);
         let (some, rest) = sums.as_chunks_mut::<TOKENS>();
         for sums in some {
-            let x: [&[f32]; TOKENS] = std::array::from_fn(|_| x.next().unwrap_or_default());
-            *sums = self.product::<FUSED, TOKENS>(x);
+            let mut tokens = [[].as_slice(); TOKENS];
+            tokens.iter_mut().zip(&mut x).for_each(|(token, x)| *token = x);
+            product::<S, E, TOKENS, 1>(s, weights, tokens, sums);
         }
         for (x, sums) in x.zip(rest) {
-            [*sums] = self.product::<FUSED, 1>([x]);
-        }
-    }
-
-    #[inline(always)]
-    fn product<const FUSED: bool, const N: usize>(self, x: [&[f32]; N]) -> [Sums; N] {
-        match self.format {
-            Format::F16 => {
-                sum::<FUSED, 2, N>(self.bytes, x, |bytes| f16::from_le_bytes(*bytes).to_f32_const())
-            }
-            Format::BF16 => {
-                sum::<FUSED, 2, N>(self.bytes, x, |bytes| bf16::from_le_bytes(*bytes).to_f32_const())
-            }
-            _ => sum::<FUSED, 4, N>(self.bytes, x, |bytes| f32::from_le_bytes(*bytes)),
+            product::<S, E, 1, APART>(s, weights, [x], std::array::from_mut(sums));
         }
     }
 }
 
-/// Sums over all inputs of a tile with numbers of `BYTES` bytes.
+/// The products of all inputs with `N` tokens, `U` inputs at a time.
 #[inline(always)]
-fn sum<const FUSED: bool, const BYTES: usize, const N: usize>(
-    tile: &[u8],
+fn product<S: Simd, E: Element, const N: usize, const U: usize>(
+    s: S,
+    weights: &[E],
     x: [&[f32]; N],
-    number: impl Fn(&[u8; BYTES]) -> f32,
-) -> [Sums; N] {
-    let mut sums = [[0.0; TILE]; N];
-    for (input, weights) in tile.chunks_exact(BYTES * TILE).enumerate() {
-        let mut row = [0.0; TILE];
-        for (weight, bytes) in row.iter_mut().zip(weights.as_chunks::<BYTES>().0) {
-            *weight = number(bytes);
+    out: &mut [Sums; N],
+) {
+    const { assert!(TILE.is_multiple_of(S::LANES) && TILE / S::LANES <= VECTORS) };
+    assert!(x.iter().all(|x| x.len() * TILE == weights.len()), "a weight for each input and row");
+    let mut sums = [[[s.splat(0.0); VECTORS]; N]; U];
+    let mut at = 0;
+    let (some, rest) = weights.as_chunks::<TILE>().0.as_chunks::<U>();
+    for weights in some {
+        for (apart, weights) in weights.iter().enumerate() {
+            // SAFETY: there are as many inputs as rows of weights.
+            unsafe { add(s, weights, &x, at + apart, &mut sums[apart]) };
         }
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for (sum, weight) in sums.iter_mut().zip(&row) {
-                *sum = if FUSED { weight.mul_add(x[input], *sum) } else { weight * x[input] + *sum };
+        at += U;
+    }
+    for (apart, weights) in rest.iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { add(s, weights, &x, at + apart, &mut sums[apart]) };
+    }
+    for (token, out) in out.iter_mut().enumerate() {
+        for (vector, out) in out.chunks_exact_mut(S::LANES).enumerate() {
+            let mut sum = sums[0][token][vector];
+            for sums in &sums[1..] {
+                sum = s.add(sum, sums[token][vector]);
             }
+            s.write(out, sum);
         }
     }
-    sums
+}
+
+/// Adds the products of one input.
+///
+/// # Safety
+/// Each token has this input.
+#[inline(always)]
+unsafe fn add<S: Simd, E: Element, const N: usize>(
+    s: S,
+    weights: &[E; TILE],
+    x: &[&[f32]; N],
+    input: usize,
+    sums: &mut [[S::F; VECTORS]; N],
+) {
+    for vector in 0..TILE / S::LANES {
+        // SAFETY: sixteen weights are there.
+        let weights = unsafe { E::load(s, weights.as_ptr().add(vector * S::LANES)) };
+        for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: the caller's promise.
+            let x = unsafe { *x.get_unchecked(input) };
+            sums[vector] = s.fma(weights, s.splat(x), sums[vector]);
+        }
+    }
 }

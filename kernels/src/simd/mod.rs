@@ -8,7 +8,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::Isa;
 
@@ -31,6 +31,9 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// As [`Self::load`].
     unsafe fn load_half(self, from: *const f16) -> Self::F;
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn load_bfloat(self, from: *const bf16) -> Self::F;
     /// # Safety
     /// As [`Self::store`].
     unsafe fn store_half(self, to: *mut f16, v: Self::F);
@@ -112,6 +115,37 @@ pub(crate) trait Simd: Copy {
         let mut padded = [0.0; MAX_LANES];
         self.write(&mut padded, v);
         to.copy_from_slice(&padded[..to.len()]);
+    }
+}
+
+/// What numbers are stored as.
+pub(crate) trait Element: Copy {
+    /// # Safety
+    /// `from` is valid for reads of a vector; no alignment is asked.
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load(from) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_half(from) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_bfloat(from) }
     }
 }
 

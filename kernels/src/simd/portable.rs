@@ -2,7 +2,7 @@
 
 use std::array;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::Simd;
 
@@ -42,6 +42,13 @@ impl Simd for Portable {
         // SAFETY: the caller's promise.
         let halves = unsafe { from.cast::<[f16; LANES]>().read_unaligned() };
         halves.map(f16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bfloat(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { from.cast::<[bf16; LANES]>().read_unaligned() };
+        halves.map(bf16::to_f32)
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{Kernel, Simd};
 
@@ -92,6 +92,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_bfloat(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller's promise; `bf16` is the upper 16 bits of a number.
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_half(self, to: *mut f16, v: Self::F) {
         // SAFETY: the caller's promise; `f16` is 16 bits.
         unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
@@ -166,6 +175,15 @@ impl Simd for Avx512 {
     unsafe fn load_half(self, from: *const f16) -> Self::F {
         // SAFETY: the caller's promise; `f16` is 16 bits.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bfloat(self, from: *const bf16) -> Self::F {
+        // SAFETY: the caller's promise; `bf16` is the upper 16 bits of a number.
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        }
     }
 
     #[inline(always)]
