@@ -141,7 +141,7 @@ unsafe fn tokens<C: Codec>(tile: &[u8], x: Cursor, sums: &mut [Sums]) {
 /// Asks for the weights that are wanted some groups later.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch<C: Codec>(group: *const u8) {
+pub(super) fn prefetch<C: Codec>(group: *const u8) {
     for line in 0..C::LAYOUT.group_bytes().div_ceil(64) {
         _mm_prefetch::<_MM_HINT_T0>(group.wrapping_add(AHEAD + 64 * line).cast());
     }

@@ -5,11 +5,10 @@
 //! same for 16 tokens as for one.
 
 use std::arch::x86_64::{
-    _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
-    _mm512_mask_storeu_ps, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi8, _mm512_sub_ps,
+    __m512, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mask_storeu_ps,
+    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
+    _mm512_sub_epi8, _mm512_sub_ps,
 };
-use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::activations::Activations;
@@ -19,10 +18,11 @@ use super::super::{Matrix, avx512};
 use super::Target;
 use super::registers::Bytes;
 
-/// Blocks between a product and the use of its sums: so long they take to reach memory.
-const BEHIND: usize = 2;
-/// Sums that are under way.
-const RING: usize = 4;
+/// Blocks between the unpacking of one and its product, and between the product and the use of its sums: so long either
+/// takes to reach memory.
+const BEHIND: usize = 3;
+/// Blocks that are under way.
+const RING: usize = 8;
 
 /// The codes of 32 inputs of a tile, with their offset taken away, and what their products are multiplied with.
 #[repr(C, align(64))]
@@ -31,20 +31,22 @@ struct Block {
     scales: [[f32; TILE]; 2],
     /// What is added to each weight.
     minima: [f32; TILE],
+    /// Of the first and the last 16 inputs, or of all in the first.
+    products: [Products; 2],
 }
 
 impl Block {
-    const EMPTY: Self = Self { codes: [0; TILE * BLOCK], scales: [[0.0; TILE]; 2], minima: [0.0; TILE] };
+    const EMPTY: Self = Self {
+        codes: [0; TILE * BLOCK],
+        scales: [[0.0; TILE]; 2],
+        minima: [0.0; TILE],
+        products: [const { Products([[0; TILE]; TILE]) }; 2],
+    };
 }
 
 /// Sums of 16 tokens by 16 outputs.
 #[repr(C, align(64))]
 pub(super) struct Products(pub(super) [[i32; TILE]; TILE]);
-
-thread_local! {
-    /// The blocks of one tile, kept so that a call allocates nothing.
-    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Multiplies some tiles of a matrix with all tokens. Formats that are plain floats have no codes: nothing happens.
 ///
@@ -73,149 +75,152 @@ unsafe fn each_tile<C: Codec>(
     assert_eq!(matrix.inputs, x.blocks * BLOCK, "activations of this matrix");
     let rows = tokens.min(TILE).next_multiple_of(4);
     assert!(tokens.next_multiple_of(rows) <= x.tokens(), "activations for whole tiles");
-    let quads = if C::LAYOUT.split() { 4 } else { 8 };
-    BLOCKS.with_borrow_mut(|blocks| {
-        blocks.resize_with(x.blocks, || Block::EMPTY);
-        // SAFETY: the caller vouches for the processor.
-        let registers = unsafe { Bytes::new(rows, quads) };
-        for tile in tiles {
-            let next = if tile + 1 < matrix.tiles() { matrix.tile(tile + 1) } else { &[] };
-            // SAFETY: the caller vouches for the processor.
-            unsafe { unpack::<C>(matrix.tile(tile), blocks) };
-            for first in (0..tokens).step_by(rows) {
-                let count = rows.min(tokens - first);
-                // What comes next is asked for once.
-                let next = if first == 0 { next } else { &[] };
-                let columns = Columns { registers: &registers, blocks, x, next };
-                let width = TILE.min(matrix.outputs - tile * TILE);
-                let place = Place { target, first, count, column: tile * TILE, width };
-                // SAFETY: the caller vouches for the processor and the target; the activations are there, see above.
-                unsafe {
-                    match rows {
-                        4 => columns.multiply::<C, 4>(&place),
-                        8 => columns.multiply::<C, 8>(&place),
-                        12 => columns.multiply::<C, 12>(&place),
-                        _ => columns.multiply::<C, TILE>(&place),
-                    }
-                }
-            }
-        }
-    });
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn unpack<C: Codec>(tile: &[u8], blocks: &mut [Block]) {
-    let offset = _mm512_set1_epi8(C::LAYOUT.offset as i8);
-    let units = tile.chunks_exact(C::LAYOUT.unit_bytes());
-    for (unit, blocks) in units.zip(blocks.chunks_exact_mut(C::LAYOUT.groups())) {
-        for (index, block) in blocks.iter_mut().enumerate() {
-            // SAFETY: the group exists; all stores are of whole lines of an aligned block.
+    // SAFETY: the caller vouches for the processor.
+    let registers = unsafe { Bytes::new(rows, BLOCK / parts::<C>() / 4) };
+    let mut ring = [const { Block::EMPTY }; RING];
+    for first in (0..tokens).step_by(rows) {
+        let columns = Columns { registers: &registers, x, first, count: rows.min(tokens - first) };
+        for index in tiles.clone() {
+            let (tile, width) = (matrix.tile(index), TILE.min(matrix.outputs - index * TILE));
+            // SAFETY: the caller vouches for the processor and the target; the activations are there, see above.
             unsafe {
-                let start = unit.as_ptr().add(C::LAYOUT.header_bytes() + index * C::LAYOUT.group_bytes());
-                let group = avx512::load::<C>(unit.as_ptr(), start);
-                for (codes, to) in group.codes.into_iter().zip(block.codes.as_chunks_mut::<64>().0) {
-                    let codes = if C::LAYOUT.offset == 0 { codes } else { _mm512_sub_epi8(codes, offset) };
-                    _mm512_store_si512(to.as_mut_ptr().cast(), codes);
-                }
-                for (scales, to) in group.scales.into_iter().zip(&mut block.scales) {
-                    _mm512_store_ps(to.as_mut_ptr(), scales);
-                }
-                if C::LAYOUT.minimum {
-                    let minima = if C::LAYOUT.super_block {
-                        _mm512_sub_ps(_mm512_setzero_ps(), group.minima)
-                    } else {
-                        group.minima
-                    };
-                    _mm512_store_ps(block.minima.as_mut_ptr(), minima);
+                let to = Target { first: target.first.add(first * target.stride + index * TILE), ..target };
+                match rows {
+                    4 => columns.multiply::<C, 4>(tile, &mut ring, to, width),
+                    8 => columns.multiply::<C, 8>(tile, &mut ring, to, width),
+                    12 => columns.multiply::<C, 12>(tile, &mut ring, to, width),
+                    _ => columns.multiply::<C, TILE>(tile, &mut ring, to, width),
                 }
             }
         }
     }
 }
 
-/// Where the results of one tile go.
-struct Place {
-    target: Target,
+/// Parts of a block that have scales of their own.
+const fn parts<C: Codec>() -> usize {
+    if C::LAYOUT.split() { 2 } else { 1 }
+}
+
+/// Some tokens.
+struct Columns<'a> {
+    registers: &'a Bytes,
+    x: &'a Activations,
     /// The first token.
     first: usize,
     /// Tokens.
     count: usize,
-    /// The first output.
-    column: usize,
-    /// Outputs.
-    width: usize,
-}
-
-/// One unpacked tile and what it meets.
-struct Columns<'a> {
-    registers: &'a Bytes,
-    blocks: &'a [Block],
-    x: &'a Activations,
-    /// The packed tile that comes next.
-    next: &'a [u8],
 }
 
 impl Columns<'_> {
-    /// Multiplies with `R` tokens.
+    /// Multiplies one packed tile with `R` tokens: those that are counted, and what lies behind them.
     ///
     /// # Safety
-    /// The processor has AMX; there are activations of `R` tokens from the first one on, and the target is this caller's.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn multiply<C: Codec, const R: usize>(&self, place: &Place) {
-        let parts = if C::LAYOUT.split() { 2 } else { 1 };
-        let steps = parts * self.blocks.len();
-        let inputs = self.x.blocks * BLOCK;
-        let codes = self.x.codes[place.first * inputs..(place.first + R) * inputs].as_ptr();
-        let scales = self.x.scales[place.first * self.x.blocks..(place.first + R) * self.x.blocks].as_ptr();
-        let totals = self.x.sums[place.first * self.x.blocks..(place.first + R) * self.x.blocks].as_ptr();
-        let mut ring = [const { Products([[0; TILE]; TILE]) }; RING];
+    /// The processor has AMX, there are activations of `R` tokens, and the target has room for `width` outputs of those
+    /// that are counted.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    unsafe fn multiply<C: Codec, const R: usize>(
+        &self,
+        tile: &[u8],
+        ring: &mut [Block; RING],
+        to: Target,
+        width: usize,
+    ) {
+        let blocks = self.x.blocks;
         let mut sums = [_mm512_setzero_ps(); R];
-        for step in 0..steps + BEHIND {
-            if step < steps {
-                let weights = &self.blocks[step / parts].codes[(step % parts) * (TILE * BLOCK / 2)..];
-                // SAFETY: `R` rows of `inputs` numbers are there.
-                unsafe {
-                    let x = codes.add(step * (BLOCK / parts));
-                    self.registers.multiply(x, inputs, weights, &mut ring[step % RING]);
-                }
-                self.prefetch::<C>(step, parts);
+        for step in 0..blocks + 2 * BEHIND {
+            if step < blocks {
+                unpack::<C>(tile, step, &mut ring[step % RING]);
             }
-            let Some(step) = step.checked_sub(BEHIND) else { continue };
-            let (block, products) = (&self.blocks[step / parts], &ring[step % RING]);
-            // SAFETY: blocks and products are aligned; `R` rows of scales and sums are there.
-            unsafe {
-                let scale = _mm512_load_ps(block.scales[step % parts].as_ptr());
-                let minimum = _mm512_load_ps(block.minima.as_ptr());
-                for (token, sum) in sums.iter_mut().enumerate() {
-                    let at = token * self.x.blocks + step / parts;
-                    let product = _mm512_cvtepi32_ps(_mm512_load_si512(products.0[token].as_ptr().cast()));
-                    let product = _mm512_mul_ps(product, _mm512_set1_ps(*scales.add(at)));
-                    *sum = _mm512_fmadd_ps(product, scale, *sum);
-                    if C::LAYOUT.minimum {
-                        *sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(*totals.add(at)), *sum);
-                    }
-                }
+            if (BEHIND..blocks + BEHIND).contains(&step) {
+                let step = step - BEHIND;
+                // SAFETY: the caller vouches for the activations.
+                unsafe { self.products::<C, R>(step, &mut ring[step % RING]) };
+            }
+            if step >= 2 * BEHIND {
+                let step = step - 2 * BEHIND;
+                // SAFETY: the caller vouches for the activations.
+                unsafe { self.add::<C, R>(step, &ring[step % RING], &mut sums) };
             }
         }
-        let mask = ((1_u32 << place.width) - 1) as u16;
-        for (token, sum) in sums.into_iter().enumerate().take(place.count) {
+        let mask = ((1_u32 << width) - 1) as u16;
+        for (token, sum) in sums.into_iter().enumerate().take(self.count) {
             // SAFETY: the caller vouches for the target; the mask leaves out what lies behind the row.
+            unsafe { _mm512_mask_storeu_ps(to.first.add(token * to.stride), mask, sum) };
+        }
+    }
+
+    /// # Safety
+    /// There are activations of `R` tokens.
+    #[inline(always)]
+    unsafe fn products<C: Codec, const R: usize>(&self, step: usize, block: &mut Block) {
+        let inputs = self.x.blocks * BLOCK;
+        let x = self.x.codes[self.first * inputs..(self.first + R) * inputs].as_ptr();
+        for part in 0..parts::<C>() {
+            let weights = &block.codes[part * block.codes.len() / parts::<C>()..];
+            // SAFETY: `R` rows of `inputs` numbers are there.
             unsafe {
-                let to = place.target.first.add((place.first + token) * place.target.stride + place.column);
-                _mm512_mask_storeu_ps(to, mask, sum);
+                let x = x.add(step * BLOCK + part * BLOCK / parts::<C>());
+                self.registers.multiply(x, inputs, weights, &mut block.products[part]);
             }
         }
     }
 
-    /// Asks for a part of the next tile, so that memory is read while this one is multiplied.
+    /// Adds the products of a block by their scales.
+    ///
+    /// # Safety
+    /// There are activations of `R` tokens.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn prefetch<C: Codec>(&self, step: usize, parts: usize) {
-        let bytes = C::LAYOUT.group_bytes().div_ceil(parts);
-        for line in 0..bytes.div_ceil(64) {
-            if let Some(byte) = self.next.get(step * bytes + 64 * line) {
-                _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast());
+    unsafe fn add<C: Codec, const R: usize>(&self, step: usize, block: &Block, sums: &mut [__m512; R]) {
+        let range = self.first * self.x.blocks..(self.first + R) * self.x.blocks;
+        let (scales, totals) = (self.x.scales[range.clone()].as_ptr(), self.x.sums[range].as_ptr());
+        // SAFETY: the lines of a block are aligned; `R` rows of scales and sums are there.
+        unsafe {
+            let minimum = _mm512_load_ps(block.minima.as_ptr());
+            for part in 0..parts::<C>() {
+                let scale = _mm512_load_ps(block.scales[part].as_ptr());
+                for (token, sum) in sums.iter_mut().enumerate() {
+                    let product = _mm512_load_si512(block.products[part].0[token].as_ptr().cast());
+                    let factor = _mm512_set1_ps(*scales.add(token * self.x.blocks + step));
+                    *sum = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(product), factor), scale, *sum);
+                }
             }
+            if C::LAYOUT.minimum {
+                for (token, sum) in sums.iter_mut().enumerate() {
+                    let total = _mm512_set1_ps(*totals.add(token * self.x.blocks + step));
+                    *sum = _mm512_fmadd_ps(minimum, total, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks one block of a packed tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn unpack<C: Codec>(tile: &[u8], index: usize, block: &mut Block) {
+    let (groups, bytes) = (C::LAYOUT.groups(), C::LAYOUT.group_bytes());
+    let unit = &tile[index / groups * C::LAYOUT.unit_bytes()..][..C::LAYOUT.unit_bytes()];
+    let offset = _mm512_set1_epi8(C::LAYOUT.offset as i8);
+    // SAFETY: the group is inside the unit; all stores are of whole lines of an aligned block.
+    unsafe {
+        let start = unit.as_ptr().add(C::LAYOUT.header_bytes() + index % groups * bytes);
+        avx512::prefetch::<C>(start);
+        let group = avx512::load::<C>(unit.as_ptr(), start);
+        for (codes, to) in group.codes.into_iter().zip(block.codes.as_chunks_mut::<64>().0) {
+            let codes = if C::LAYOUT.offset == 0 { codes } else { _mm512_sub_epi8(codes, offset) };
+            _mm512_store_si512(to.as_mut_ptr().cast(), codes);
+        }
+        for (scales, to) in group.scales.into_iter().zip(&mut block.scales).take(parts::<C>()) {
+            _mm512_store_ps(to.as_mut_ptr(), scales);
+        }
+        if C::LAYOUT.minimum {
+            let minima = if C::LAYOUT.super_block {
+                _mm512_sub_ps(_mm512_setzero_ps(), group.minima)
+            } else {
+                group.minima
+            };
+            _mm512_store_ps(block.minima.as_mut_ptr(), minima);
         }
     }
 }
