@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Fails on a dependency that runs the wrong way through the workspace.
 
-Dependencies run one way: core <- backends <- actors <- root; kernels <- inference <- backends. Only actors and the root
-name actix, only backends an HTTP client, only inference burn. Reads `cargo metadata`.
+Dependencies run one way: core <- backends <- actors <- root; kernels <- inference <- backends;
+core <- ledger <- root. Only actors and the root name actix, only backends an HTTP client, only inference
+burn, only ledger a database. Reads `cargo metadata`.
 """
 
 import json
@@ -17,10 +18,11 @@ ARROWS = {
     "opossum-core": set(),
     "opossum-kernels": set(),
     "opossum-inference": {"opossum-kernels"},
+    "opossum-ledger": {"opossum-core"},
     KIT: set(),
     "opossum-backends": {"opossum-core", "opossum-inference"},
     "opossum-actors": {"opossum-core", "opossum-backends"},
-    ROOT: {"opossum-core", "opossum-backends", "opossum-actors"},
+    ROOT: {"opossum-core", "opossum-backends", "opossum-actors", "opossum-ledger"},
 }
 # Which members alone may name crates of a kind.
 KINDS = [
@@ -30,6 +32,7 @@ KINDS = [
         re.compile(r"hyper(-.*)?|reqwest(-.*)?|ureq|awc|isahc|curl|attohttpc|surf|minreq"),
         {"opossum-backends"},
     ),
+    ("a database", re.compile(r"sqlx(-.*)?|rusqlite|libsqlite3-sys|tokio-postgres|diesel(-.*)?"), {"opossum-ledger"}),
     ("burn", re.compile(r"burn(-.*)?|cubecl(-.*)?"), {"opossum-inference"}),
 ]
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and says what it does. Asks nothing; outside the checkout it changes the model
-# cache only. `test-setup.sh clients` installs the client libraries only.
+# cache and, on Debian and Ubuntu, installs the servers that the tests start and that are missing.
+# `test-setup.sh clients` installs the client libraries only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,8 +35,26 @@ model() {
     ln -sfn "$(realpath "$cache/$place")" "models/$place"
 }
 
+# server PACKAGE PROGRAM: the package of a server that the tests start themselves, unless its program is there.
+server() {
+    local package="$1" program="$2" root=()
+    if compgen -G "$program" >/dev/null || command -v "$(basename "$program")" >/dev/null; then
+        return
+    fi
+    if ! command -v apt-get >/dev/null; then
+        echo "==> $package is missing: the tests that need it will fail; please install it"
+        return
+    fi
+    [ "$(id -u)" -eq 0 ] || root=(sudo -n)
+    echo "==> Installing $package for the tests; it is not started as a service"
+    "${root[@]}" apt-get update -qq
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -qq -y --no-install-recommends "$package" >/dev/null
+}
+
 clients
 if [ "${1:-all}" != clients ]; then
+    server postgresql '/usr/lib/postgresql/*/bin/postgres'
     model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf
     model all-minilm-l6-v2 all-minilm-l6-v2
 fi

@@ -15,6 +15,7 @@
 //! | [`port`] | ports that no two tests take at once |
 //! | [`metrics`] | the Prometheus text, read |
 //! | [`models`] | where the model files of the embedded engine are |
+//! | [`postgres`] | a PostgreSQL server of a test's own |
 //! | [`wait`] | polling with a deadline, and reproducible random numbers |
 #![expect(clippy::expect_used, clippy::panic, reason = "a test kit fails a test by panicking")]
 
@@ -23,6 +24,7 @@ pub mod dead_ends;
 pub mod metrics;
 pub mod models;
 pub mod port;
+pub mod postgres;
 pub mod script;
 pub mod service;
 pub mod temp;
@@ -33,6 +35,7 @@ mod wire;
 pub use client::{Answer, Client, End, EventStream, Transcript, ask, ask_stream};
 pub use dead_ends::{BlackHole, RefusedAddr};
 pub use metrics::Metrics;
+pub use postgres::Postgres;
 pub use script::{Script, Step};
 pub use service::{Service, ServiceBuilder};
 pub use upstream::{Seen, Upstream};

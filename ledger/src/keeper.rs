@@ -1,0 +1,59 @@
+//! The task that connects, and then keeps the tables small.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::ledger::LedgerConfig;
+use crate::store::Store;
+use crate::{jobs, usage};
+
+/// The first pause before connecting is tried again, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Rows deleted by one statement, so that none holds up others for long.
+const AT_ONCE: u32 = 1000;
+
+/// Connects, then prunes at intervals, until the ledger closes.
+pub(crate) async fn run(store: Arc<Store>, config: LedgerConfig, mut closing: watch::Receiver<bool>) {
+    let mut pause = FIRST_PAUSE;
+    while store.connect().await.is_err() {
+        if waited(pause, &mut closing).await {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    loop {
+        prune(&store, &config).await;
+        if waited(config.prune_interval, &mut closing).await {
+            return;
+        }
+    }
+}
+
+/// Waits; true when the ledger closes meanwhile.
+async fn waited(pause: Duration, closing: &mut watch::Receiver<bool>) -> bool {
+    timeout(pause, closing.wait_for(|closing| *closing)).await.is_ok()
+}
+
+/// A failure is heard of by the store; what is left over is deleted next time.
+async fn prune(store: &Store, config: &LedgerConfig) {
+    let LedgerConfig { keep_jobs, keep_stale_jobs, keep_usage, .. } = *config;
+    loop {
+        let jobs = store.write(Box::new(move |connection| {
+            Box::pin(jobs::prune(connection, keep_jobs, keep_stale_jobs, AT_ONCE))
+        }));
+        let usage =
+            store.write(Box::new(move |connection| Box::pin(usage::prune(connection, keep_usage, AT_ONCE))));
+        let (Ok(jobs), Ok(usage)) = (jobs.await, usage.await) else { return };
+        if jobs > 0 || usage > 0 {
+            tracing::debug!(jobs, usage, "old rows of the ledger are deleted");
+        }
+        if jobs < u64::from(AT_ONCE) && usage < u64::from(AT_ONCE) {
+            return;
+        }
+    }
+}

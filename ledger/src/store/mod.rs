@@ -1,0 +1,153 @@
+//! Connections: how statements reach the database, each within its time.
+//!
+//! SQLite has one writer at a time and pays a disk's flush for every commit. So one connection writes, and
+//! what waits for it is committed together ([`group`]). PostgreSQL does both by itself: there each call takes
+//! a connection of its own.
+
+mod connect;
+mod group;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use sqlx::{AnyConnection, AnyPool};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::address::{Address, Dialect};
+use crate::error::LedgerError;
+use crate::observer::LedgerObserver;
+use crate::tasks::Tasks;
+use group::Group;
+
+/// What a call does with its connection.
+pub(crate) type Work<T> =
+    Box<dyn for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send>;
+
+/// The database, connected or not.
+pub(crate) struct Store {
+    address: Address,
+    timeout: Duration,
+    observer: Arc<dyn LedgerObserver>,
+    lines: OnceCell<Lines>,
+    tasks: Tasks,
+    /// What is wrong; `None` when the last call succeeded.
+    fault: Mutex<Option<LedgerError>>,
+}
+
+/// The ways to a connected database.
+struct Lines {
+    write: Write,
+    read: AnyPool,
+}
+
+enum Write {
+    Grouped(Group),
+    Direct(AnyPool),
+}
+
+impl Store {
+    pub(crate) fn new(address: Address, timeout: Duration, observer: Arc<dyn LedgerObserver>) -> Self {
+        let fault = Mutex::new(Some(LedgerError::Starting));
+        Self { address, timeout, observer, lines: OnceCell::new(), tasks: Tasks::default(), fault }
+    }
+
+    /// Connects and brings the tables up to date, unless that is done.
+    pub(crate) async fn connect(&self) -> Result<(), LedgerError> {
+        let made = self.lines.get_or_try_init(async || match self.address.dialect {
+            Dialect::Sqlite => {
+                let (write, read) = connect::sqlite(&self.address, self.timeout).await?;
+                let (group, work) = Group::new(write);
+                self.tasks.start("ledger writer", work);
+                Ok(Lines { write: Write::Grouped(group), read })
+            }
+            Dialect::Postgres => {
+                let pool = connect::postgres(&self.address, self.timeout).await?;
+                Ok(Lines { write: Write::Direct(pool.clone()), read: pool })
+            }
+        });
+        let outcome = made.await.map(|_| ());
+        self.note(outcome)
+    }
+
+    /// Runs statements that change something. When this returns without an error they are on disk.
+    pub(crate) async fn write<T: Send + 'static>(&self, work: Work<T>) -> Result<T, LedgerError> {
+        let outcome = match self.lines() {
+            Ok(Lines { write: Write::Grouped(group), .. }) => {
+                self.in_time(group.run(work)).await.and_then(|done| done)
+            }
+            Ok(Lines { write: Write::Direct(pool), .. }) => self.direct(pool, work).await,
+            Err(error) => Err(error),
+        };
+        self.note(outcome)
+    }
+
+    /// Runs statements that change nothing.
+    pub(crate) async fn read<T: Send + 'static>(&self, work: Work<T>) -> Result<T, LedgerError> {
+        let outcome = match self.lines() {
+            Ok(lines) => self.direct(&lines.read, work).await,
+            Err(error) => Err(error),
+        };
+        self.note(outcome)
+    }
+
+    async fn direct<T>(&self, pool: &AnyPool, work: Work<T>) -> Result<T, LedgerError> {
+        let done = async {
+            let mut connection = pool.acquire().await?;
+            work(&mut connection).await
+        };
+        self.in_time(done).await?.map_err(|error| LedgerError::of(self.address.dialect, &error))
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, LedgerError> {
+        timeout(self.timeout, work).await.map_err(|_| LedgerError::Timeout)
+    }
+
+    fn lines(&self) -> Result<&Lines, LedgerError> {
+        self.lines.get().ok_or_else(|| (*self.fault.lock()).unwrap_or(LedgerError::Starting))
+    }
+
+    /// Remembers how the database is; the log hears of every change, and not of every failure.
+    fn note<T>(&self, outcome: Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let now = outcome.as_ref().err().copied();
+        if let Some(error) = now {
+            self.observer.failed(error);
+        }
+        if now.is_none_or(LedgerError::is_of_database) {
+            let before = std::mem::replace(&mut *self.fault.lock(), now);
+            match (before, now) {
+                (Some(LedgerError::Starting), None) => {
+                    tracing::info!(at = ?self.address, "the ledger is open");
+                }
+                (Some(_), None) => tracing::info!(at = ?self.address, "the ledger is back"),
+                (before, Some(error)) if before != now => {
+                    tracing::warn!(at = ?self.address, %error, "the ledger is unavailable");
+                }
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    /// Lets the calls under way end, then disconnects. SQLite's file is complete in itself afterwards.
+    pub(crate) async fn close(&self, by: Instant) {
+        let Some(lines) = self.lines.get() else { return };
+        if let Write::Grouped(group) = &lines.write {
+            group.close();
+        }
+        self.tasks.end(by).await;
+        if timeout_at(by, lines.read.close()).await.is_err() {
+            tracing::warn!("a connection of the ledger is still at work");
+        }
+    }
+}
+
+/// Writes one small row.
+pub(crate) async fn beat(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    const BEAT: &str = "
+        INSERT INTO opossum_pulse (only_row, at_ms) SELECT 1, c.now_ms FROM opossum_clock c WHERE true
+        ON CONFLICT (only_row) DO UPDATE SET at_ms = excluded.at_ms";
+    sqlx::query(BEAT).execute(connection).await.map(|_| ())
+}
