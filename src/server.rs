@@ -5,7 +5,7 @@ use std::io;
 use actix_web::web;
 
 use crate::http::body::BodyLimits;
-use crate::http::routes::{App, AppOptions};
+use crate::http::routes::{App, AppOptions, Hooks};
 use crate::http::server;
 use crate::settings::Settings;
 use crate::wiring::{self, WiringError};
@@ -47,8 +47,9 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     };
     let admission = wired.service.admission().clone();
     let app = web::Data::new(App::new(wired.service, wired.metrics, options));
+    let hooks = Hooks { registry: wired.actors.registry(), engine: wired.engine_fault };
     let asked = format!("{}:{}", settings.server.host, settings.server.port);
-    let (running, address) = server::bind(app, &settings.server, wired.actors.registry())
+    let (running, address) = server::bind(app, &settings.server, hooks)
         .map_err(|source| ServeError::Bind { address: asked, source })?;
     tracing::info!(%address, version = crate::VERSION, "listening");
     crate::tasks::background("memory", crate::memory::give_back(admission.clone()));

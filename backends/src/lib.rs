@@ -183,7 +183,7 @@ pub struct UpstreamModel {
 
 /// Why an attempt failed.
 ///
-/// `detail` is for the operator's log and may quote the upstream; it is never shown to a caller.
+/// `detail` is for the operator's log and may quote the upstream; a caller is only shown what is `told`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{} ({}): {detail}", class.label(), status.map_or_else(|| "no status".to_owned(), |s| s.to_string()))]
 pub struct BackendError {
@@ -197,12 +197,15 @@ pub struct BackendError {
     pub param: Option<&'static str>,
     /// What happened, in one line, at most 512 bytes, without control characters or credentials.
     pub detail: String,
+    /// What the caller is told of the field: words of ours about the caller's own request, none of an upstream's.
+    pub told: Option<String>,
 }
 
 impl BackendError {
     /// An error of a class, with what happened.
     pub fn new(class: FailureClass, detail: impl AsRef<str>) -> Self {
-        Self { class, status: None, retry_after: None, param: None, detail: one_line(detail.as_ref()) }
+        let detail = one_line(detail.as_ref());
+        Self { class, status: None, retry_after: None, param: None, detail, told: None }
     }
 
     /// The same with the upstream's status.
@@ -216,6 +219,13 @@ impl BackendError {
     #[must_use]
     pub fn about(mut self, param: &'static str) -> Self {
         self.param = Some(param);
+        self
+    }
+
+    /// The same, where the caller may read what happened.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        self.told = Some(self.detail.clone());
         self
     }
 

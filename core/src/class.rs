@@ -31,6 +31,8 @@ pub enum FailureClass {
     ModelMissing,
     /// The embedded model cannot be loaded at present.
     NotLoaded,
+    /// The embedded model's chat template cannot lay out these messages.
+    Template,
     /// The request is wrong for any backend.
     CallerError,
     /// The request does not fit this model's context.
@@ -75,7 +77,7 @@ pub enum Next {
 
 impl FailureClass {
     /// Every class, for tables and tests.
-    pub const ALL: [FailureClass; 16] = [
+    pub const ALL: [FailureClass; 17] = [
         FailureClass::Transport,
         FailureClass::FirstTokenTimeout,
         FailureClass::Stalled,
@@ -87,6 +89,7 @@ impl FailureClass {
         FailureClass::BadCredential,
         FailureClass::ModelMissing,
         FailureClass::NotLoaded,
+        FailureClass::Template,
         FailureClass::CallerError,
         FailureClass::ContextLength,
         FailureClass::Refused,
@@ -109,6 +112,7 @@ impl FailureClass {
             FailureClass::ModelMissing => BreakerEffect::DisableModel,
             // Its owner loads it again by itself; a breaker would only make that later.
             FailureClass::NotLoaded
+            | FailureClass::Template
             | FailureClass::CallerError
             | FailureClass::ContextLength
             | FailureClass::Refused
@@ -130,7 +134,8 @@ impl FailureClass {
             | FailureClass::QuotaExhausted
             | FailureClass::BadCredential
             | FailureClass::ModelMissing
-            | FailureClass::NotLoaded => Next::Other,
+            | FailureClass::NotLoaded
+            | FailureClass::Template => Next::Other,
             FailureClass::CallerError
             | FailureClass::ContextLength
             | FailureClass::Refused
@@ -158,6 +163,7 @@ impl FailureClass {
             FailureClass::BadCredential => "bad_credential",
             FailureClass::ModelMissing => "model_missing",
             FailureClass::NotLoaded => "not_loaded",
+            FailureClass::Template => "template",
             FailureClass::CallerError => "caller_error",
             FailureClass::ContextLength => "context_length",
             FailureClass::Refused => "refused",

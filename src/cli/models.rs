@@ -45,7 +45,8 @@ fn list(dir: &Path) -> Outcome {
     }
     for model in here.iter().filter(|model| model.entry.is_none()) {
         let size = HumanBytes(model.bytes).to_string();
-        term::line(&row(&model.name, &size, "installed", "-", &model.path.to_string_lossy()))?;
+        let licence = models::stated_licence(&model.path).unwrap_or_else(|| "-".to_owned());
+        term::line(&row(&model.name, &size, "installed", &licence, &model.path.to_string_lossy()))?;
     }
     for (name, terms) in models::catalogue().iter().filter_map(|entry| Some((entry.name, entry.terms?))) {
         term::line(&format!("{name} is given under terms of use: {terms}"))?;

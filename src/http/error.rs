@@ -177,7 +177,11 @@ pub fn quoted(text: &str) -> String {
 impl From<PipelineError> for ApiError {
     fn from(error: PipelineError) -> Self {
         match error {
-            PipelineError::Unsupported { param } => Self::unsupported(param),
+            PipelineError::Unsupported { param, reason: None } => Self::unsupported(param),
+            PipelineError::Unsupported { param, reason: Some(reason) } => {
+                let message = format!("'{param}' cannot be honoured: {reason}.");
+                Self::new(Code::UnsupportedParameter, message).with_param(param)
+            }
             PipelineError::Invalid { param, message } => {
                 let error = Self::new(Code::InvalidValue, message);
                 match param {
@@ -203,6 +207,7 @@ impl From<PipelineError> for ApiError {
             PipelineError::ModelUnavailable { retry_after } => {
                 Self::of(Code::ModelUnavailable).with_retry_after(retry_after)
             }
+            PipelineError::Template => Self::of(Code::TemplateError).retries_spent(),
             PipelineError::UpstreamError => Self::of(Code::UpstreamError).retries_spent(),
             PipelineError::UpstreamBadResponse => Self::of(Code::UpstreamBadResponse).retries_spent(),
             PipelineError::UpstreamTimeout => Self::of(Code::UpstreamTimeout).retries_spent(),

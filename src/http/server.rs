@@ -10,11 +10,10 @@ use actix_web::http::KeepAlive;
 #[cfg(target_os = "linux")]
 use actix_web::rt::net::TcpStream;
 use actix_web::{App as Actix, HttpServer, web};
-use opossum_actors::Registry;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
-use super::routes::{App, configure, configure_hooks};
+use super::routes::{App, Hooks, configure, configure_hooks};
 use crate::admission::Admission;
 use crate::settings::ServerSettings;
 
@@ -25,14 +24,14 @@ use crate::settings::ServerSettings;
 pub fn bind(
     app: web::Data<App>,
     settings: &ServerSettings,
-    registry: Registry,
+    hooks: Hooks,
 ) -> io::Result<(Server, SocketAddr)> {
     let workers =
         settings.workers.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(2);
-    let hooks = settings.test_hooks.then_some(registry);
+    let hooks = settings.test_hooks.then_some(hooks);
     let routes = move |config: &mut web::ServiceConfig| {
-        if let Some(registry) = &hooks {
-            configure_hooks(config, registry);
+        if let Some(hooks) = &hooks {
+            configure_hooks(config, hooks);
         }
         configure(config);
     };

@@ -199,7 +199,7 @@ impl Catalogue {
         }
         let mut missing = known.iter().filter_map(|c| needs.first_missing(c.arm.can));
         match missing.next() {
-            Some(param) => Err(PipelineError::Unsupported { param }),
+            Some(param) => Err(PipelineError::Unsupported { param, reason: None }),
             None => Err(PipelineError::Invalid {
                 param: Some("x-opossum-route"),
                 message: "none of the services named in x-opossum-route serves this model".into(),

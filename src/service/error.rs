@@ -15,6 +15,8 @@ pub enum PipelineError {
     Unsupported {
         /// The request field.
         param: &'static str,
+        /// What of it is not supported, where only a part is.
+        reason: Option<String>,
     },
     /// A field of the request is wrong; found when a backend or the catalogue looked at it.
     #[error("{message}")]
@@ -66,6 +68,9 @@ pub enum PipelineError {
         /// When it is worth coming again.
         retry_after: Duration,
     },
+    /// The embedded model's chat template cannot lay out these messages.
+    #[error("the chat template could not be applied")]
+    Template,
     /// The last candidate failed with an error of its own.
     #[error("the backend failed")]
     UpstreamError,
@@ -111,6 +116,7 @@ impl PipelineError {
             FailureClass::ServerError => Self::UpstreamError,
             FailureClass::BadResponse => Self::UpstreamBadResponse,
             FailureClass::NotLoaded => Self::ModelUnavailable { retry_after },
+            FailureClass::Template => Self::Template,
             FailureClass::CallerError => Self::Invalid {
                 param: None,
                 message: "the model's provider refused the request as invalid".into(),
@@ -135,6 +141,7 @@ impl PipelineError {
             Self::BackendsUnavailable { .. } => "backends_unavailable",
             Self::UpstreamRateLimited { .. } => "upstream_rate_limited",
             Self::ModelUnavailable { .. } => "model_unavailable",
+            Self::Template => "template_error",
             Self::UpstreamError => "upstream_error",
             Self::UpstreamBadResponse => "upstream_bad_response",
             Self::UpstreamTimeout => "upstream_timeout",

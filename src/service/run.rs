@@ -230,7 +230,7 @@ impl<'r, A: Ask> Run<'r, A> {
         }
         match error.class.next() {
             Next::Stop => Err(match error.param {
-                Some(param) => PipelineError::Unsupported { param },
+                Some(param) => PipelineError::Unsupported { param, reason: error.told.clone() },
                 None => PipelineError::from_class(error.class, COME_AGAIN),
             }),
             next => {

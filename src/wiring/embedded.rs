@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use opossum_actors::InferencePlan;
 use opossum_backends::transformers::{
-    DeviceChoice, EncoderConfig, EncoderEngine, EngineConfig, EngineObserver, LocalEncoder, LocalEngine,
-    LocalInference, LocalModelInfo,
+    DeviceChoice, EncoderConfig, EncoderEngine, EngineConfig, EngineObserver, FaultHook, LocalEncoder,
+    LocalEngine, LocalInference, LocalModelInfo,
 };
 use opossum_backends::{BackendError, models};
 use opossum_core::class::FailureClass;
@@ -14,8 +15,13 @@ use opossum_core::ids::ModelName;
 
 use crate::settings::{DeviceSetting, LoadWhen, Settings, TransformersSettings};
 
-/// How the embedded model is to be loaded; `None` when there is to be none. `observer` is told what its engine does.
-pub(super) fn plan(settings: &Settings, observer: Arc<dyn EngineObserver>) -> Option<InferencePlan> {
+/// How the embedded model is to be loaded; `None` when there is to be none. `observer` is told what its engine does;
+/// with the test hooks switched on, a step that finds `fault` set clears it and panics.
+pub(super) fn plan(
+    settings: &Settings,
+    observer: Arc<dyn EngineObserver>,
+    fault: &Arc<AtomicBool>,
+) -> Option<InferencePlan> {
     let transformers = settings.transformers.clone();
     if !transformers.enabled {
         return None;
@@ -23,12 +29,18 @@ pub(super) fn plan(settings: &Settings, observer: Arc<dyn EngineObserver>) -> Op
     let known = known(&transformers.model);
     let name = known.name.clone();
     let lazy = transformers.load == LoadWhen::Lazy;
+    let fault = settings.server.test_hooks.then(|| fault_hook(Arc::clone(fault)));
     let load = move || -> Result<Arc<dyn LocalInference>, BackendError> {
         let mut config = engine_config(&transformers, &transformers.model).map_err(missing)?;
         config.observer = Some(Arc::clone(&observer));
+        config.fault.clone_from(&fault);
         Ok(Arc::new(LocalEngine::load(name.clone(), config)?))
     };
     Some(InferencePlan::new(vec![known], lazy, Arc::new(load)))
+}
+
+fn fault_hook(fault: Arc<AtomicBool>) -> FaultHook {
+    FaultHook(Arc::new(move || assert!(!fault.swap(false, Ordering::AcqRel), "poisoned on purpose")))
 }
 
 /// How the embedded encoder is to be loaded; `None` when there is to be none.
@@ -62,6 +74,7 @@ fn known(model: &str) -> LocalModelInfo {
         quantization: String::new(),
         licence: entry.map(|m| m.licence.to_owned()),
         device: "cpu".to_owned(),
+        chat: true,
         tools: None,
     }
 }

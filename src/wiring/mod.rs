@@ -6,6 +6,7 @@ mod embedded;
 mod report;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +37,8 @@ pub struct Wired {
     pub metrics: Arc<Metrics>,
     /// The owners of all state.
     pub actors: Actors,
+    /// Makes the next step of the embedded engine panic, where the test hooks are switched on.
+    pub engine_fault: Arc<AtomicBool>,
 }
 
 /// Puts a service together and starts its actors. Must run inside a tokio runtime.
@@ -45,7 +48,9 @@ pub struct Wired {
 pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     let metrics = Arc::new(Metrics::new(crate::VERSION)?);
     let engine_changed = Arc::new(Notify::new());
-    let inference = embedded::plan(settings, Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>);
+    let engine_fault = Arc::new(AtomicBool::new(false));
+    let observer = Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>;
+    let inference = embedded::plan(settings, observer, &engine_fault);
     let encoder = embedded::encoder_plan(settings);
     let specs = backends::build(settings, inference.as_ref(), encoder.as_ref())?;
     let actors = ActorSystem::start(ActorsConfig {
@@ -88,7 +93,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         metrics: Arc::clone(&metrics),
         timeouts: timeouts(settings),
     });
-    Ok(Wired { service, metrics, actors })
+    Ok(Wired { service, metrics, actors, engine_fault })
 }
 
 /// Looks at all backends anew when the embedded engine became ready or failed: health need not wait for the

@@ -86,6 +86,7 @@ fn info() -> LocalModelInfo {
         quantization: String::new(),
         licence: None,
         device: "cpu".to_owned(),
+        chat: true,
         tools: None,
     }
 }

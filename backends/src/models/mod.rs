@@ -23,5 +23,5 @@ mod verify;
 pub use self::catalogue::{CatalogueEntry, Member, ModelFile, Source, Wheel, catalogue, find};
 pub use self::error::{PullError, SourceError, StoreError};
 pub use self::pull::{Phase, Progress, pull};
-pub use self::store::{InstalledModel, installed, list, remove};
+pub use self::store::{InstalledModel, installed, list, remove, stated_licence};
 pub use self::verify::{VerifiedModel, verify};

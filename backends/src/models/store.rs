@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use opossum_inference::gguf::GgufFile;
+
 use super::catalogue::{self, CatalogueEntry, catalogue};
 use super::error::StoreError;
 
@@ -46,6 +48,16 @@ pub fn list(dir: &Path) -> Result<Vec<InstalledModel>, StoreError> {
     }
     models.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(models)
+}
+
+/// The licence that a GGUF file itself states, in one short line; `None` where it states none or cannot be read.
+pub fn stated_licence(path: &Path) -> Option<String> {
+    const MOST: usize = 40;
+    let file = GgufFile::open(path).ok()?;
+    let stated = file.header().metadata.string("general.license")?;
+    // The file is anyone's, and this goes to a terminal.
+    let plain: String = stated.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    Some(plain).filter(|licence| !licence.trim().is_empty())
 }
 
 /// The file or folder of a model in the folder, by the catalogue's name, the file's name, or that without its
@@ -143,6 +155,8 @@ fn model_name(path: &Path) -> Option<String> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use opossum_inference::testing::TinyLlama;
+
     use super::*;
     use crate::models::testing::TempDir;
 
@@ -162,6 +176,16 @@ mod tests {
         assert_eq!(installed("smollm2-135m-instruct", dir.path()), Some(dir.path().join(FILE)));
         assert_eq!(installed("b", dir.path()), installed("b.gguf", dir.path()));
         assert_eq!(installed("c", dir.path()), None);
+    }
+
+    #[test]
+    fn a_file_tells_its_licence() {
+        let dir = TempDir::new();
+        let (own, broken) = (dir.path().join("own.gguf"), dir.path().join("broken.gguf"));
+        TinyLlama::default().write(&own).unwrap();
+        fs::write(&broken, b"GGUF but not really").unwrap();
+        assert_eq!(stated_licence(&own).as_deref(), Some("apache-2.0"));
+        assert_eq!((stated_licence(&broken), stated_licence(&dir.path().join("absent"))), (None, None));
     }
 
     #[test]

@@ -7,10 +7,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use opossum_core::class::FailureClass;
 use opossum_core::ids::ModelName;
-use opossum_inference::{Engine, EngineConfig, Job, ModelInfo, SubmitError};
+use opossum_inference::{Engine, EngineConfig, ErrorKind, Job, ModelInfo, SubmitError};
 
 use super::errors::{backend_error, not_taken};
-use super::{LocalInference, LocalJob, LocalLoad, LocalModelInfo, LocalState, LocalStatus, LocalStream};
+use super::{
+    BUSY_WAIT, LocalInference, LocalJob, LocalLoad, LocalModelInfo, LocalState, LocalStatus, LocalStream,
+};
 use crate::BackendError;
 
 /// A loaded model under the name it is asked for by; clones share it.
@@ -54,6 +56,11 @@ impl LocalEngine {
         let Some(grammar) = job.params.grammar.clone() else { return Ok(()) };
         let inner = Arc::clone(&self.inner);
         match tokio::task::spawn_blocking(move || inner.engine.prepare(&grammar)).await {
+            // Too many grammars are being compiled: what the engine is at is no concern of theirs.
+            Ok(Err(error)) if error.kind() == ErrorKind::GrammarFailed => {
+                let busy = BackendError::new(FailureClass::RateLimited, error.to_string());
+                Err(busy.with_retry_after(Some(BUSY_WAIT)))
+            }
             Ok(prepared) => prepared.map_err(|error| backend_error(&error)),
             Err(error) => Err(BackendError::new(FailureClass::ServerError, error.to_string())),
         }
@@ -93,6 +100,7 @@ impl LocalInference for LocalEngine {
             quantization: info.quantization.clone(),
             licence: info.license.clone(),
             device: info.device.clone(),
+            chat: info.chat,
             tools: info.tools,
         }]
     }

@@ -9,7 +9,7 @@ use crate::BackendError;
 /// The class of an engine's error.
 ///
 /// A full queue or a broken engine is a reason to ask another backend, not to refuse the caller; what is
-/// wrong with the messages themselves is the caller's.
+/// wrong with the messages themselves is the caller's, who is told what it is.
 pub fn backend_error(error: &InferenceError) -> BackendError {
     let class = match error.kind() {
         ErrorKind::ContextLengthExceeded => FailureClass::ContextLength,
@@ -22,7 +22,7 @@ pub fn backend_error(error: &InferenceError) -> BackendError {
         | ErrorKind::Stopped => FailureClass::ServerError,
     };
     match error {
-        InferenceError::BadParameter { name, reason } => BackendError::new(class, reason).about(name),
+        InferenceError::BadParameter { name, reason } => BackendError::new(class, reason).about(name).told(),
         _ => BackendError::new(class, error.to_string()),
     }
 }
@@ -31,7 +31,7 @@ pub fn backend_error(error: &InferenceError) -> BackendError {
 fn template_class(error: &InferenceError) -> FailureClass {
     match error {
         InferenceError::Template(TemplateError::Rejected(_)) => FailureClass::CallerError,
-        _ => FailureClass::ServerError,
+        _ => FailureClass::Template,
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
             (InferenceError::ModelUnavailable { reason: reason() }, Class::ModelMissing),
             (InferenceError::ContextLengthExceeded { prompt: 9, max: 8 }, Class::ContextLength),
             (TemplateError::Rejected(reason()).into(), Class::CallerError),
-            (TemplateError::OutOfFuel { fuel: 1 }.into(), Class::ServerError),
+            (TemplateError::OutOfFuel { fuel: 1 }.into(), Class::Template),
             (InferenceError::BadParameter { name: "top_p", reason: reason() }, Class::CallerError),
             (InferenceError::NumericalFault { reason: reason() }, Class::ServerError),
             (InferenceError::GrammarFailed { reason: reason() }, Class::ServerError),
@@ -70,6 +70,7 @@ mod tests {
         }
         let bad = InferenceError::BadParameter { name: "response_format", reason: reason() };
         assert_eq!(backend_error(&bad).param, Some("response_format"));
+        assert_eq!(backend_error(&bad).told.as_deref(), Some("r"));
         let full = not_taken(SubmitError::QueueFull);
         assert_eq!((full.class, full.retry_after), (Class::RateLimited, Some(BUSY_WAIT)));
         assert_eq!(not_taken(SubmitError::Stopped).class, Class::ServerError);

@@ -9,7 +9,7 @@ use opossum_inference::{
 use serde_json::value::{RawValue, Value};
 
 use super::errors::backend_error;
-use super::{LocalJob, abilities};
+use super::{LocalJob, LocalModelInfo, abilities};
 use crate::{BackendError, Call};
 
 /// A job, and how to read its answer.
@@ -20,17 +20,17 @@ pub(super) struct Translated {
     pub(super) calls: Option<ToolSyntax>,
 }
 
-/// Translates a call for a model that writes tool calls so, if at all.
+/// Translates a call for a model, as far as it is known.
 ///
 /// # Errors
 /// `CallerError` naming the field that the model cannot honour.
-pub(super) fn translate(call: &Call, syntax: Option<ToolSyntax>) -> Result<Translated, BackendError> {
-    if let Some(param) = call.request.needs().first_missing(abilities(syntax)) {
+pub(super) fn translate(call: &Call, model: Option<&LocalModelInfo>) -> Result<Translated, BackendError> {
+    if let Some(param) = call.request.needs().first_missing(abilities(model)) {
         let detail = format!("the embedded model cannot honour {param}");
         return Err(BackendError::new(FailureClass::CallerError, detail).about(param));
     }
     let tools = tools(&call.request.tools, &call.request.tool_choice)?;
-    let calls = syntax.filter(|_| !tools.is_empty());
+    let calls = model.and_then(|model| model.tools).filter(|_| !tools.is_empty());
     let params =
         GenerationParams { grammar: grammar(call, calls, &tools)?, ..params(call, &call.request.params) };
     let prompt = match &call.request.prompt {
@@ -93,7 +93,7 @@ fn grammar(
 fn parsed(json: &RawValue, field: &'static str) -> Result<Value, BackendError> {
     serde_json::from_str(json.get()).map_err(|error| {
         let detail = format!("the schema is no JSON that can be read: {error}");
-        BackendError::new(FailureClass::CallerError, detail).about(field)
+        BackendError::new(FailureClass::CallerError, detail).about(field).told()
     })
 }
 

@@ -100,6 +100,7 @@ impl LocalEncoder for EncoderEngine {
             // The files of a folder state none.
             licence: models::find(self.inner.name.as_str()).map(|entry| entry.licence.to_owned()),
             device: info.device.clone(),
+            chat: false,
             tools: None,
         }]
     }

@@ -34,6 +34,8 @@ use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
 pub use opossum_inference::encoder::EncoderConfig;
+#[doc(hidden)]
+pub use opossum_inference::engine::FaultHook;
 pub use opossum_inference::{
     DeviceChoice, EngineConfig, EngineObserver, EngineStats as LocalLoad, FinishReason, GenerationParams,
     Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage, ToolSyntax,
@@ -102,6 +104,8 @@ pub struct LocalModelInfo {
     pub licence: Option<String>,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// Whether it was taught to chat: its file has a chat template. True until it is loaded.
+    pub chat: bool,
     /// How it writes tool calls; `None` when its chat template has no place for tools, and until it is loaded.
     pub tools: Option<ToolSyntax>,
 }
@@ -141,7 +145,7 @@ pub struct TransformersBackend {
 }
 
 impl TransformersBackend {
-    /// What every model here can do; some can call tools besides.
+    /// What every model here can do, but for those that were never taught to chat; some can call tools besides.
     pub const CAN: Needs = Needs::CHAT
         .union(Needs::COMPLETION)
         .union(Needs::SEED)
@@ -169,10 +173,13 @@ impl TransformersBackend {
     }
 }
 
-/// What a model can do that writes tool calls so, if at all.
-fn abilities(tools: Option<ToolSyntax>) -> Needs {
+/// What a model can do; all that any could where it is not known.
+fn abilities(model: Option<&LocalModelInfo>) -> Needs {
     let tool_use = Needs::TOOLS.union(Needs::TOOL_CHOICE).union(Needs::SERIAL_TOOLS);
-    TransformersBackend::CAN.union(if tools.is_some() { tool_use } else { Needs::empty() })
+    let mut can = TransformersBackend::CAN;
+    can.set(Needs::CHAT, model.is_none_or(|model| model.chat));
+    can.set(tool_use, model.is_some_and(|model| model.tools.is_some()));
+    can
 }
 
 impl Backend for TransformersBackend {
@@ -185,7 +192,7 @@ impl Backend for TransformersBackend {
         async move {
             let shape = logprobs::Shape::of(&call.request.prompt);
             let known = inference.models().into_iter().find(|model| model.name == call.model);
-            let translated = job::translate(&call, known.and_then(|model| model.tools))?;
+            let translated = job::translate(&call, known.as_ref())?;
             let mut stream = inference.submit(translated.job).await?;
             // A refusal (a prompt too long, say) comes before anything else and belongs in the head.
             let first = stream.recv().await;
@@ -213,7 +220,10 @@ impl Backend for TransformersBackend {
     }
 
     fn models(&self) -> BoxFuture<'static, Result<Vec<UpstreamModel>, BackendError>> {
-        let generate = self.inference.models().into_iter().map(|model| Self::describe(model, Self::CAN));
+        let generate = self.inference.models().into_iter().map(|model| {
+            let can = abilities(Some(&model));
+            Self::describe(model, can)
+        });
         let embed = self.encoder.iter().flat_map(|encoder| encoder.models());
         let models = generate.chain(embed.map(|model| Self::describe(model, ENCODER_CAN))).collect();
         futures::future::ready(Ok(models)).boxed()

@@ -20,6 +20,7 @@ pub(super) struct Played {
     refuses: Option<BackendError>,
     state: LocalState,
     tools: Option<ToolSyntax>,
+    only_continues: bool,
 }
 
 impl Played {
@@ -51,6 +52,7 @@ impl LocalInference for Played {
             quantization: "F32".into(),
             licence: None,
             device: "cpu".into(),
+            chat: !self.only_continues,
             tools: self.tools,
         }]
     }
@@ -313,4 +315,14 @@ async fn life_and_models() {
         assert_eq!((models[0].name.as_str(), models[0].context_tokens), ("tiny", Some(64)));
         assert!(!models[0].can.intersects(Needs::TOOLS | Needs::IMAGES | Needs::MANY_CHOICES));
     }
+    let base = Arc::new(Played { only_continues: true, ..Played::default() });
+    let base = TransformersBackend::new("transformers".into(), base);
+    let can = base.models().await.unwrap()[0].can;
+    assert!(can.contains(Needs::COMPLETION) && !can.contains(Needs::CHAT));
+    let refused = base.generate(call(GenerateRequest::chat(vec![Message::text(Role::User, "hi")]))).await;
+    let refused = refused.err().map(|error| (error.class, error.param));
+    assert_eq!(refused, Some((FailureClass::CallerError, Some("messages"))));
+    let caller = Arc::new(Played::with_tools(Vec::new()));
+    let models = TransformersBackend::new("transformers".into(), caller).models().await.unwrap();
+    assert!(models[0].can.contains(Needs::TOOLS | Needs::TOOL_CHOICE | Needs::SERIAL_TOOLS));
 }

@@ -284,6 +284,7 @@ fn transport_signal(outcome: Outcome) -> Signal {
         | FailureClass::ModelMissing
         | FailureClass::Refused => Verdict::Good { slow: false },
         FailureClass::NotLoaded
+        | FailureClass::Template
         | FailureClass::CallerError
         | FailureClass::ContextLength
         | FailureClass::Cancelled

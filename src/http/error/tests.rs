@@ -123,7 +123,8 @@ fn every_status_is_one_that_http_knows() {
 fn failures() -> Vec<PipelineError> {
     let retry_after = Duration::from_secs(7);
     vec![
-        PipelineError::Unsupported { param: "tools" },
+        PipelineError::Unsupported { param: "tools", reason: None },
+        PipelineError::Unsupported { param: "tools", reason: Some("the keyword is not supported".into()) },
         PipelineError::Invalid { param: Some("n"), message: "too many".into() },
         PipelineError::ModelNotFound { model: "no\r\n\u{1b}[31m".into() },
         PipelineError::ContextLength,
@@ -133,6 +134,7 @@ fn failures() -> Vec<PipelineError> {
         PipelineError::BackendsUnavailable { retry_after },
         PipelineError::UpstreamRateLimited { retry_after },
         PipelineError::ModelUnavailable { retry_after },
+        PipelineError::Template,
         PipelineError::UpstreamError,
         PipelineError::UpstreamBadResponse,
         PipelineError::UpstreamTimeout,
@@ -153,7 +155,8 @@ fn failures_of_the_path_keep_their_names_and_waits() {
         let waits = matches!(error.status(), 429 | 503).then_some(7);
         assert_eq!(error.retry_after_seconds(), waits, "{label}");
         assert!(!error.message.chars().any(char::is_control), "{label}");
-        let spent = matches!(error.status(), 502 | 504) || label == "backends_unavailable";
+        let spent = matches!(error.status(), 502 | 504)
+            || ["backends_unavailable", "template_error"].contains(&label);
         assert_eq!(error.should_retry, spent.then_some(false), "{label}");
     }
 }

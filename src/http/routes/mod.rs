@@ -18,9 +18,9 @@ use actix_web::http::header::HeaderValue;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route};
 use futures::FutureExt;
-use opossum_actors::Registry;
 
 use self::head::answer_head;
+pub use self::poison::Hooks;
 use super::body::BodyLimits;
 use super::error::{ApiError, Code};
 use super::exchange::Exchange;
@@ -123,9 +123,9 @@ pub fn configure(config: &mut ServiceConfig) {
 }
 
 /// Adds the routes that break parts of the service on purpose.
-pub fn configure_hooks(config: &mut ServiceConfig, registry: &Registry) {
+pub fn configure_hooks(config: &mut ServiceConfig, hooks: &Hooks) {
     config
-        .app_data(web::Data::new(registry.clone()))
+        .app_data(web::Data::new(hooks.clone()))
         .service(web::resource("/debug/poison/{actor}").route(web::post().to(poison::actor)));
 }
 
