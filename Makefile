@@ -7,7 +7,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build cuda test test-rust test-clients lint fmt bench bench-inference soak-inference clients model \
+.PHONY: help run build cuda test test-rust test-clients structured lint fmt bench bench-inference soak-inference clients model \
 	layers audit fuzz clean
 
 help: ## List what can be made
@@ -34,6 +34,10 @@ test-rust: ## Unit, property and end-to-end suites
 test-clients: ## The official client libraries against the real service
 	@scripts/test-setup.sh clients
 	@tests/clients/run.sh
+
+structured: ## Ten schemas, fifty answers of the real model to each: all must follow
+	@scripts/test-setup.sh
+	OPOSSUM_REQUIRE_MODEL=1 $(CARGO) test --package opossum-inference --features testing --test structured -- --ignored --nocapture
 
 lint: layers ## Format, clippy, layers, texts: nothing is let through
 	$(CARGO) fmt --all --check

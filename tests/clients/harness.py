@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible upstream and the real service in front of it."""
+"""The real service, in front of a small OpenAI-compatible upstream or alone with its embedded model."""
 
 import base64
 import json
@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import unittest
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -129,22 +130,26 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Service:
-    """The real binary with one upstream behind it."""
+    """The real binary with one upstream behind it, or without one alone with an embedded model."""
 
-    def __init__(self, upstream):
+    def __init__(self, upstream=None, model=None):
         self.dir = tempfile.TemporaryDirectory(prefix="opossum-clients-")
         self.port = free_port()
-        config = Path(self.dir.name) / "config"
-        config.mkdir()
-        (config / "default.toml").write_text(
-            f'services.only.kind = "openai"\nservices.only.base_url = "{upstream.base_url}"\n'
-            f'services.only.models = ["{MODEL}", "{EMBEDDING_MODEL}"]\n'
-        )
+        self.backend = "only" if upstream else "transformers"
         env = {
             "PATH": os.environ["PATH"], "HOME": self.dir.name, "HOST": "127.0.0.1", "PORT": str(self.port),
-            "STATE_DIR": f"{self.dir.name}/state", "TRANSFORMERS_ENABLED": "false",
+            "STATE_DIR": f"{self.dir.name}/state", "TRANSFORMERS_ENABLED": "true" if model else "false",
             "DEFAULT_RETRY_DELAY": "0.02", "ONLY_CIRCUIT_BREAKER_ENABLED": "false",
         }
+        if upstream:
+            config = Path(self.dir.name) / "config"
+            config.mkdir()
+            (config / "default.toml").write_text(
+                f'services.only.kind = "openai"\nservices.only.base_url = "{upstream.base_url}"\n'
+                f'services.only.models = ["{MODEL}", "{EMBEDDING_MODEL}"]\n'
+            )
+        if model:
+            env |= {"TRANSFORMERS_MODEL": str(model), "TRANSFORMERS_EMBEDDING_MODEL": "none"}
         self.log = open(f"{self.dir.name}/log", "w+", encoding="utf-8")
         binary = str(Path(os.environ["OPOSSUM_BIN"]).resolve())
         self.process = subprocess.Popen(
@@ -161,7 +166,7 @@ class Service:
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.url}/health?refresh=true") as answer:
-                    if json.load(answer)["services"]["model_backends"].get("only") == "available":
+                    if json.load(answer)["services"]["model_backends"].get(self.backend) == "available":
                         return
             except (urllib.error.URLError, ConnectionError):
                 pass
@@ -174,6 +179,34 @@ class Service:
         self.process.wait()
         self.log.close()
         self.dir.cleanup()
+
+
+def default_model():
+    """The default model's file; without it the caller's tests are skipped, or fail where it is required."""
+    cache = os.environ.get("OPOSSUM_MODEL_CACHE") or Path.home() / ".cache/opossum/models"
+    folders = [os.environ.get("QUANTIZED_MODEL_DIR"), Path(__file__).parents[2] / "models", cache]
+    for folder in filter(None, folders):
+        path = Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        if path.is_file():
+            return path.resolve()
+    if os.environ.get("OPOSSUM_REQUIRE_MODEL") == "1":
+        raise RuntimeError(f"the model is in none of {folders}")
+    raise unittest.SkipTest("the default model is not here; `make test` fetches it")
+
+
+def with_template(model, template, target):
+    """Writes a copy of a model with another chat template.
+
+    A comment fills the template up, so that the header grows by a multiple of the alignment and the tensors stay where
+    the file says.
+    """
+    data = model.read_bytes()
+    key = b"tokenizer.chat_template"
+    at = data.index(key) + len(key) + 4
+    (length,) = struct.unpack_from("<Q", data, at)
+    text = template.encode() + b"{#"
+    text += b" " * ((length - len(text) - 2) % 32) + b"#}"
+    target.write_bytes(data[:at] + struct.pack("<Q", len(text)) + text + data[at + 8 + length:])
 
 
 def free_port():

@@ -176,6 +176,29 @@ fn alternatives_may_be_references() {
 }
 
 #[test]
+fn what_pydantic_writes_is_enforced() {
+    let books = holds(&json!({
+        "$defs": {"Author": {
+            "properties": {
+                "name": {"maxLength": 9, "title": "Name", "type": "string"},
+                "born": {"anyOf": [{"maximum": 2020, "minimum": 1000, "type": "integer"}, {"type": "null"}], "title": "Born"},
+            },
+            "required": ["name", "born"], "title": "Author", "type": "object", "additionalProperties": false,
+        }},
+        "description": "A book.",
+        "properties": {
+            "kind": {"enum": ["novel", "poems"], "title": "Kind", "type": "string"},
+            "price": {"maximum": 99, "minimum": 0, "title": "Price", "type": "number"},
+            "authors": {"items": {"$ref": "#/$defs/Author"}, "maxItems": 2, "title": "Authors", "type": "array"},
+            "in_print": {"default": true, "title": "In Print", "type": "boolean"},
+        },
+        "required": ["kind", "price", "authors", "in_print"],
+        "title": "Book", "type": "object", "additionalProperties": false,
+    }));
+    assert!(books.iter().any(|book| book["authors"].as_array().is_some_and(|authors| !authors.is_empty())));
+}
+
+#[test]
 fn recursion_is_possible() {
     holds(&json!({
         "type": "object",

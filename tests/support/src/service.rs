@@ -36,7 +36,8 @@ pub struct ServiceBuilder {
     binary: PathBuf,
     env: BTreeMap<String, String>,
     config: BTreeMap<String, String>,
-    open_files: Option<u32>,
+    /// Limits that the shell sets before the start, such as `-n 64`.
+    limits: Vec<String>,
     dir: Option<Arc<TempDir>>,
     port: Option<Arc<PortLease>>,
 }
@@ -115,8 +116,24 @@ impl ServiceBuilder {
     /// Limits the number of open files.
     #[must_use]
     pub fn open_files(mut self, limit: u32) -> Self {
-        self.open_files = Some(limit);
+        self.limits.push(format!("-n {limit}"));
         self
+    }
+
+    /// Limits the address space, in KiB.
+    #[must_use]
+    pub fn address_space_kib(mut self, limit: u64) -> Self {
+        self.limits.push(format!("-v {limit}"));
+        self
+    }
+
+    /// Lets the embedded engine run this model file.
+    #[must_use]
+    pub fn embedded_file(self, model: &Path) -> Self {
+        let folder = model.parent().unwrap_or(model).to_owned();
+        self.embedded(&folder)
+            .env("TRANSFORMERS_MODEL", model.display())
+            .env("TRANSFORMERS_EMBEDDING_MODEL", "none")
     }
 
     /// Listens on this port, whoever has it, instead of a free one.
@@ -173,13 +190,13 @@ impl ServiceBuilder {
     }
 
     fn command(&self, dir: &TempDir, port: u16) -> Command {
-        let mut command = match self.open_files {
-            None => Command::new(&self.binary),
-            Some(limit) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(&self.binary);
-                shell
-            }
+        let mut command = if self.limits.is_empty() {
+            Command::new(&self.binary)
+        } else {
+            let limits: String = self.limits.iter().map(|limit| format!("ulimit {limit}; ")).collect();
+            let mut shell = Command::new("/bin/sh");
+            shell.arg("-c").arg(format!("{limits}exec \"$0\" \"$@\"")).arg(&self.binary);
+            shell
         };
         command
             .arg("serve")
@@ -205,7 +222,7 @@ impl Service {
             binary: PathBuf::from(binary),
             env: BTreeMap::new(),
             config: BTreeMap::new(),
-            open_files: None,
+            limits: Vec::new(),
             dir: None,
             port: None,
         };
@@ -278,6 +295,11 @@ impl Service {
     /// Largest resident memory so far, in KiB.
     pub fn peak_rss_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
+    }
+
+    /// Its address space, in KiB.
+    pub fn address_space_kib(&self) -> u64 {
+        self.status_kib("VmSize:")
     }
 
     fn status_kib(&self, field: &str) -> u64 {
