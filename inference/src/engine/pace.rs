@@ -12,8 +12,9 @@ use std::time::Duration;
 const ALLOWANCE: f64 = 2.5;
 /// What a step may take when nobody waits for a next token: a caller who leaves is noticed after it.
 const ALONE: f64 = 0.1;
-/// Fewest prompt tokens in a step, so that every prompt comes to an end.
-const LEAST: usize = 4;
+/// Fewest prompt tokens in a step: every prompt comes to an end, and fewer would cost hardly less, since a step unpacks
+/// weights and the tokens looked back at once for all of them.
+const LEAST: usize = 8;
 /// Most prompt tokens in a step.
 const MOST: usize = 512;
 /// Seconds without a limit, few enough to compute with.
@@ -171,7 +172,7 @@ mod tests {
         for machine in [
             (0.008, 0.001, 1e-6),
             (0.005, 0.000_5, 1e-6),
-            (0.003, 0.000_4, 1.3e-6),
+            (0.004, 0.000_4, 6e-7),
             (0.004, 0.000_01, 1e-9),
             (0.5, 0.05, 1e-5),
         ] {
@@ -213,7 +214,8 @@ mod tests {
         }
         assert!((pace.look / machine.2 - 1.0).abs() < 0.1, "{pace:?}");
         assert!((pace.token.unwrap_or(0.0) / machine.1 - 1.0).abs() < 0.2, "{pace:?}");
-        assert!(chunk(&pace, 1, 2000) < chunk(&pace, 1, 0) / 3);
+        let fits = |past| pace.fits(Budget { seconds: 0.02, tokens: MOST }, past);
+        assert!(fits(2000) < fits(0) / 3);
     }
 
     #[test]
