@@ -93,7 +93,8 @@ impl CallReader {
     }
 
     fn words(&mut self, said: &mut Vec<Said>) -> bool {
-        let found = self.held.find(self.syntax.opening()).filter(|at| *at == 0 || self.may_begin_later());
+        let begins = |at: &usize| self.may_begin_later() || (*at == 0 && !self.spoke);
+        let found = self.held.find(self.syntax.opening()).filter(begins);
         if let Some(at) = found {
             let words = self.held[..at].to_owned();
             self.held.drain(..at + self.syntax.opening().len());
