@@ -7,8 +7,8 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build cuda test test-rust test-clients structured lint fmt bench bench-inference soak-inference clients model \
-	layers audit fuzz clean
+.PHONY: help run build cuda gpu-check test test-rust test-clients structured lint fmt bench bench-inference \
+	soak-inference clients model layers audit fuzz clean
 
 help: ## List what can be made
 	@echo "Opossum Search: make TARGET"
@@ -22,6 +22,9 @@ build: ## Build the release binary
 
 cuda: ## Build the release binary with CUDA: make cuda
 	@data=$$(scripts/cuda/llvm.sh); XDG_DATA_HOME=$$data $(CARGO) build --release --bin opossum --features cuda
+
+gpu-check: ## Check and measure a GPU against the CPU: make gpu-check DEVICE=cuda:0
+	@scripts/gpu-check
 
 test: ## Install what the tests need, run every suite
 	@$(MAKE) --no-print-directory test-rust

@@ -398,6 +398,21 @@ fn production_wants_a_signing_key_and_a_decision_about_keys() {
 }
 
 #[test]
+#[cfg(not(feature = "cuda"))]
+fn a_cuda_device_needs_a_binary_with_cuda() {
+    let serving = |device| from_env(&[("TRANSFORMERS_DEVICE", device)]).unwrap().0.validate_serving();
+    let refused = serving("cuda:0").unwrap_err();
+    assert_eq!(
+        (refused.key.as_str(), refused.env.as_deref()),
+        ("transformers.device", Some("TRANSFORMERS_DEVICE"))
+    );
+    assert!(refused.problem.contains("make cuda"), "{refused}");
+    assert!(serving("auto").is_ok() && serving("cpu").is_ok());
+    let off = from_env(&[("TRANSFORMERS_DEVICE", "cuda:0"), ("TRANSFORMERS_ENABLED", "false")]).unwrap().0;
+    assert!(off.validate_serving().is_ok());
+}
+
+#[test]
 fn what_is_shown_as_toml_can_be_loaded_again() {
     let env =
         [("PORT", "9001"), ("REQUEST_TIMEOUT", "45s"), ("DEBUG", "True"), ("OLLAMA_BASE_URL", "http://o")];

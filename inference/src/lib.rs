@@ -21,6 +21,7 @@ pub mod grammar;
 mod memory;
 pub mod model;
 mod ops;
+mod precision;
 pub mod safetensors;
 pub mod sampler;
 pub mod template;
@@ -37,6 +38,7 @@ pub use engine::{
 pub use error::{ErrorKind, InferenceError, TemplateError};
 pub use grammar::{Grammar, ToolRules, ToolSpec, ToolSyntax};
 pub use model::{LoadOptions, LoadedModel};
+pub use precision::Precision;
 pub use sampler::{
     GenerationParams, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, TokenLogprob, TopLogprob,
 };

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use crate::InferenceError;
 
-/// Refuses a load that needs more memory than there is.
+/// Refuses a load that needs more memory than there is: the `device`'s own in bytes, else the machine's.
 ///
 /// # Errors
 /// [`InferenceError::ModelUnavailable`] with both figures.
-pub(crate) fn preflight(needed: u64) -> Result<(), InferenceError> {
-    check(needed, available())
+pub(crate) fn preflight(needed: u64, device: Option<u64>) -> Result<(), InferenceError> {
+    check(needed, device.or_else(available))
 }
 
 fn check(needed: u64, available: Option<u64>) -> Result<(), InferenceError> {

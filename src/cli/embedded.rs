@@ -7,7 +7,7 @@ use opossum_backends::{Backend, ParamDefaults};
 use opossum_core::ids::{ModelName, ServiceName};
 
 use crate::settings::Settings;
-use crate::wiring::engine_config;
+use crate::wiring::{engine_config, keep_kernels};
 
 use super::{Failure, term};
 
@@ -23,6 +23,7 @@ pub(super) async fn backend(
     let mut config = engine_config(&settings.transformers, asked).map_err(Failure::Failed)?;
     // One answer at a time: nobody else asks in this process.
     (config.max_sequences, config.queue_depth) = (1, 1);
+    keep_kernels(settings);
     let name = ModelName::from(asked);
     term::aside(&format!("loading {asked}\n"));
     let loading = {

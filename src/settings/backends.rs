@@ -193,7 +193,7 @@ pub struct TransformersSettings {
     pub device: DeviceSetting,
     /// The width of the weights.
     pub precision: Precision,
-    /// Whether quantized weights may be used.
+    /// Whether quantized weights may be used where `precision` asks for none in particular.
     pub use_quantized: bool,
     /// Answers computed at the same time.
     pub workers: usize,
@@ -241,6 +241,15 @@ impl TransformersSettings {
     /// The model that embeds, if there is to be one.
     pub fn encoder(&self) -> Option<&str> {
         Some(self.embedding_model.as_str()).filter(|name| self.enabled && *name != "none")
+    }
+
+    /// Refuses a device that this binary cannot use on any machine.
+    pub(super) fn check_device(&self) -> Result<(), SettingsError> {
+        let usable =
+            cfg!(feature = "cuda") || !self.enabled || !matches!(self.device, DeviceSetting::Cuda(_));
+        let problem = "names a CUDA device, and this binary was built without CUDA: build one with it (make cuda), \
+                       or say \"auto\" or \"cpu\"";
+        ensure(usable, "transformers.device", problem)
     }
 
     pub(super) fn validate(&self) -> Result<(), SettingsError> {

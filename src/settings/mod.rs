@@ -193,13 +193,14 @@ impl Settings {
     /// # Errors
     /// In production: a missing `SECRET_KEY`, undecided authentication, or opened test hooks.
     pub fn validate_serving(&self) -> Result<(), SettingsError> {
-        if self.env != Environment::Production {
-            return Ok(());
-        }
         let with_env = |mut error: SettingsError, env: &str| {
             error.env = Some(env.to_owned());
             error
         };
+        self.transformers.check_device().map_err(|e| with_env(e, "TRANSFORMERS_DEVICE"))?;
+        if self.env != Environment::Production {
+            return Ok(());
+        }
         error::ensure(self.secret_key.is_some(), "secret_key", "is required in production")
             .map_err(|e| with_env(e, "SECRET_KEY"))?;
         let undecided = "production needs a decision: \"keys\" with API_KEYS_FILE, or \"off\"";

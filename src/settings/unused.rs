@@ -3,7 +3,7 @@
 //! They are checked, so that a configuration written for the whole product loads; and they are named at
 //! start, because a limit that nobody enforces must not look like one.
 
-use super::{Precision, Settings};
+use super::Settings;
 
 /// One note for each setting that is given and has no effect.
 pub(super) fn notes(settings: &Settings) -> Vec<String> {
@@ -23,7 +23,6 @@ pub(super) fn notes(settings: &Settings) -> Vec<String> {
         let weighted = alias.targets.iter().enumerate().filter(|(_, target)| target.weight.is_some());
         unused.extend(weighted.map(|(index, _)| format!("models.{name}.targets[{index}].weight")));
     }
-    let transformers = &settings.transformers;
     let given = [
         (
             "redis",
@@ -34,9 +33,6 @@ pub(super) fn notes(settings: &Settings) -> Vec<String> {
         ("amqp.url", settings.amqp.url.is_some()),
         ("database.url", settings.database.url.is_some()),
         ("telemetry.enabled", settings.telemetry.enabled),
-        // Weights are computed with in 32 bits, whatever the file holds.
-        ("transformers.precision", !matches!(transformers.precision, Precision::Auto | Precision::F32)),
-        ("transformers.use_quantized", !transformers.use_quantized),
     ];
     unused.extend(given.iter().filter(|(_, given)| *given).map(|(key, _)| (*key).to_owned()));
     unused.into_iter().map(|key| format!("{key} is set, but this version does not act on it")).collect()

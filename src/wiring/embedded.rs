@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use opossum_actors::InferencePlan;
 use opossum_backends::transformers::{
     DeviceChoice, EncoderConfig, EncoderEngine, EngineConfig, EngineObserver, FaultHook, LocalEncoder,
-    LocalEngine, LocalInference, LocalModelInfo,
+    LocalEngine, LocalInference, LocalModelInfo, Precision, keep_kernels_in,
 };
 use opossum_backends::{BackendError, models};
 use opossum_core::class::FailureClass;
 use opossum_core::ids::ModelName;
 
-use crate::settings::{DeviceSetting, LoadWhen, Settings, TransformersSettings};
+use crate::settings::{self, DeviceSetting, LoadWhen, Settings, TransformersSettings};
 
 /// How the embedded model is to be loaded; `None` when there is to be none. `observer` is told what its engine does;
 /// with the test hooks switched on, a step that finds `fault` set clears it and panics.
@@ -95,6 +95,8 @@ pub fn engine_config(transformers: &TransformersSettings, model: &str) -> Result
     let mut config = EngineConfig::new(path_of(model, &transformers.model_dir)?);
     config.model_sha256 = models::find(model).and_then(|entry| entry.sha256()).map(str::to_owned);
     config.device = device(transformers.device);
+    config.precision = precision(transformers.precision);
+    config.quantized = transformers.use_quantized;
     config.max_sequences = transformers.workers;
     config.queue_depth = transformers.queue;
     config.max_context = transformers.max_context;
@@ -119,6 +121,22 @@ fn device(setting: DeviceSetting) -> DeviceChoice {
         DeviceSetting::Cpu => DeviceChoice::Cpu,
         DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
     }
+}
+
+fn precision(setting: settings::Precision) -> Precision {
+    match setting {
+        settings::Precision::Auto => Precision::Auto,
+        settings::Precision::F32 => Precision::F32,
+        settings::Precision::Bf16 => Precision::Bf16,
+        settings::Precision::F16 => Precision::F16,
+        settings::Precision::Q8 => Precision::Q8,
+        settings::Precision::Q4 => Precision::Q4,
+    }
+}
+
+/// Keeps what a GPU's kernels are compiled and tuned to in the state folder. Before any model is loaded.
+pub fn keep_kernels(settings: &Settings) {
+    keep_kernels_in(&settings.state_dir.join("kernels"));
 }
 
 /// The file or folder of a model.

@@ -24,7 +24,7 @@ use crate::telemetry::Metrics;
 use arms::Blueprint;
 use backends::BackendSpec;
 pub use backends::WiringError;
-pub use embedded::engine_config;
+pub use embedded::{engine_config, keep_kernels};
 
 /// The longest start-up waits for the first look at the backends.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -48,6 +48,7 @@ pub struct Wired {
 pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     let metrics = Arc::new(Metrics::new(crate::VERSION)?);
     let engine_changed = Arc::new(Notify::new());
+    keep_kernels(settings);
     let engine_fault = Arc::new(AtomicBool::new(false));
     let observer = Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>;
     let inference = embedded::plan(settings, observer, &engine_fault);

@@ -33,12 +33,13 @@ use opossum_core::class::FailureClass;
 use opossum_core::embed::Embeddings;
 use opossum_core::ids::{ModelName, ServiceName};
 use opossum_core::needs::Needs;
+pub use opossum_inference::device::keep_kernels_in;
 pub use opossum_inference::encoder::EncoderConfig;
 #[doc(hidden)]
 pub use opossum_inference::engine::FaultHook;
 pub use opossum_inference::{
     DeviceChoice, EngineConfig, EngineObserver, EngineStats as LocalLoad, FinishReason, GenerationParams,
-    Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage, ToolSyntax,
+    Precision, Prompt, PromptMessage, Readiness, StepReport, TokenEvent, TokenSink, TokenUsage, ToolSyntax,
 };
 
 pub use self::encoder::{ENCODER_CAN, EncodeOrder, LocalEncoder, LocalVectors, VectorSink, Waiting};

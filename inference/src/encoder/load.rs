@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use opossum_kernels::attention::Full;
 use opossum_kernels::matrix::Format;
 use opossum_kernels::{Matrix, Pool};
@@ -17,6 +17,7 @@ use super::ops::{Affine, LayerNorm};
 use super::text::TextTokens;
 use super::{EncoderConfig, EncoderInfo};
 use crate::ops::{Linear, Place, Weight};
+use crate::precision::Kept;
 use crate::safetensors::SafeTensors;
 use crate::{InferenceError, memory};
 
@@ -66,7 +67,7 @@ pub(super) fn load(options: &EncoderConfig) -> Result<LoadedEncoder, InferenceEr
 
 /// With or without the kernels of the CPU: stock tensor operations are what these are held against.
 pub(super) fn load_on(options: &EncoderConfig, use_kernels: bool) -> Result<LoadedEncoder, InferenceError> {
-    let (device, device_name) = options.device.resolve()?;
+    let found = options.device.find()?;
     let folder = &options.model_path;
     let config: Config = json(&folder.join("config.json"))?;
     config.check()?;
@@ -77,12 +78,12 @@ pub(super) fn load_on(options: &EncoderConfig, use_kernels: bool) -> Result<Load
         return Err(InferenceError::invalid("the file's SHA-256 is not the expected one"));
     }
     let parameters = file.parameters();
-    memory::preflight(parameters.saturating_mul(4))?;
+    memory::preflight(parameters.saturating_mul(4), found.memory)?;
     let limit = sentence_limit(folder)?.min(config.max_position_embeddings);
     let tokens = TextTokens::new(&read(&folder.join("tokenizer.json"))?, config.vocab_size, limit)?;
-    let on_cpu = device == Device::flex();
+    let on_cpu = found.device == Device::flex();
     let kernels = (on_cpu && use_kernels).then(|| Arc::new(Pool::new(options.threads)));
-    let place = Place { device, storage: DType::F32, kernels };
+    let place = Place::new(found.device, Kept::F32, kernels);
     let bert = Weights { file: &file, config: &config, place: &place, read: HashSet::new() }.bert()?;
     let name = folder.file_name().map_or_else(|| "encoder".into(), |name| name.to_string_lossy());
     let info = EncoderInfo {
@@ -91,7 +92,7 @@ pub(super) fn load_on(options: &EncoderConfig, use_kernels: bool) -> Result<Load
         dimensions: config.hidden_size,
         context_length: limit,
         parameters,
-        device: device_name,
+        device: found.name,
     };
     Ok(LoadedEncoder { bert, tokens, info })
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::EngineObserver;
 use crate::grammar::ToolSyntax;
 use crate::model::{BLOCK_TOKENS, LoadOptions, LoadedModel};
-use crate::{DeviceChoice, InferenceError, memory};
+use crate::{DeviceChoice, InferenceError, Precision, memory};
 
 /// Bytes of keys and values that nobody has to ask for.
 const MODEST: u64 = 512 << 20;
@@ -22,6 +22,10 @@ pub struct EngineConfig {
     pub model_sha256: Option<String>,
     /// Where to run.
     pub device: DeviceChoice,
+    /// How wide weights are to be.
+    pub precision: Precision,
+    /// Whether [`Precision::Auto`] may take weights in blocks with a scale.
+    pub quantized: bool,
     /// Sequences computed at the same time, at least 1.
     pub max_sequences: usize,
     /// Jobs that may wait beyond those, at least 1.
@@ -29,8 +33,8 @@ pub struct EngineConfig {
     /// Most tokens of prompt and answer together; the model's own context length when that is less.
     pub max_context: usize,
     /// Most bytes of keys and values of all sequences together, those kept for later prompts included. `None`: what
-    /// `max_sequences` of `max_context` tokens take; on the CPU at most 512 MiB and at most half of the memory that is
-    /// left, but at least what one sequence takes.
+    /// `max_sequences` of `max_context` tokens take, but at most half of the memory that is left, on the CPU at most
+    /// 512 MiB too, and at least what one sequence takes.
     pub cache_bytes: Option<u64>,
     /// CPU threads for the tensor work; 0 means one a core.
     pub threads: usize,
@@ -49,6 +53,8 @@ impl EngineConfig {
             model_path: model_path.into(),
             model_sha256: None,
             device: DeviceChoice::Auto,
+            precision: Precision::Auto,
+            quantized: true,
             max_sequences: 4,
             queue_depth: 16,
             max_context: 4096,
@@ -77,6 +83,8 @@ impl EngineConfig {
             max_context: self.max_context,
             // A cache for one has to fit; how much more there is to be had is found out afterwards.
             max_sequences: 1,
+            precision: self.precision,
+            quantized: self.quantized,
             threads: self.threads,
             reference: false,
         }
@@ -88,11 +96,10 @@ impl EngineConfig {
         let all = one.saturating_mul(self.max_sequences);
         let block = model.kv_bytes_per_block().max(1);
         let fitting = |bytes: u64| usize::try_from(bytes / block).unwrap_or(usize::MAX);
-        match (self.cache_bytes, memory::available()) {
-            (Some(bytes), _) => fitting(bytes).clamp(1, all),
-            // What a device has is its own business: this is the memory of the machine.
-            (None, _) if model.info().device != "cpu" => all,
-            (None, free) => fitting(free.map_or(MODEST, |free| MODEST.min(free / 2))).clamp(one, all),
+        match (self.cache_bytes, model.cache_room(), memory::available()) {
+            (Some(bytes), ..) => fitting(bytes).clamp(1, all),
+            (None, Some(room), _) => fitting(room).clamp(one, all),
+            (None, None, free) => fitting(free.map_or(MODEST, |free| MODEST.min(free / 2))).clamp(one, all),
         }
     }
 }

@@ -55,7 +55,16 @@ impl Loaded {
         let load = || {
             let model = LoadedModel::load(&options)?;
             let blocks = blocks.unwrap_or_else(|| config.cache_blocks(&model));
-            let cache = model.new_cache(blocks)?;
+            let mut cache = model.new_cache(blocks)?;
+            if model.compiles() {
+                let began = Instant::now();
+                let passes = model.warm_up(&mut cache, config.max_sequences)?;
+                tracing::info!(
+                    passes,
+                    seconds = began.elapsed().as_secs_f64(),
+                    "the device's kernels are compiled"
+                );
+            }
             Ok(Self { model, cache })
         };
         guarded(load).unwrap_or_else(|panic| {

@@ -12,6 +12,7 @@ mod file;
 mod header;
 mod kquants;
 mod metadata;
+mod quantize;
 mod reader;
 mod tensor_type;
 #[cfg(test)]
@@ -22,4 +23,5 @@ pub use file::GgufFile;
 pub(crate) use file::{digest, unreadable};
 pub use header::{Header, MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo};
 pub use metadata::{Array, MAX_METADATA_ENTRIES, Metadata, Value};
+pub use quantize::quantize;
 pub use tensor_type::TensorType;

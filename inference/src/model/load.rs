@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use opossum_kernels::{KvShape, Pool};
 
 use super::shape::{Keys, Shape};
 use super::weights::Weights;
 use super::{BLOCK_TOKENS, Language, LoadedModel, decoder};
-use crate::gguf::GgufFile;
+use crate::device::Found;
+use crate::gguf::{GgufFile, TensorInfo};
 use crate::grammar::Grammars;
 use crate::ops::Place;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use crate::{DeviceChoice, InferenceError, ModelInfo, TemplateError, memory};
+use crate::{DeviceChoice, InferenceError, ModelInfo, Precision, TemplateError, memory};
 
 /// How to load a model.
 #[derive(Debug, Clone)]
@@ -29,9 +30,14 @@ pub struct LoadOptions {
     pub max_context: usize,
     /// Sequences whose KV caches must fit in memory beside the weights.
     pub max_sequences: usize,
+    /// How wide weights are to be.
+    pub precision: Precision,
+    /// Whether [`Precision::Auto`] may take weights in blocks with a scale.
+    pub quantized: bool,
     /// CPU threads of the kernels; 0 means one a core.
     pub threads: usize,
-    /// Computes with stock tensor operations and `f32` weights: slow, large, and what the kernels are held against.
+    /// Computes with stock tensor operations, with `f32` weights unless others are asked for: slow, large, and what
+    /// the kernels are held against.
     pub reference: bool,
 }
 
@@ -45,6 +51,8 @@ impl LoadOptions {
             device: DeviceChoice::Cpu,
             max_context: 4096,
             max_sequences: 1,
+            precision: Precision::Auto,
+            quantized: true,
             threads: 0,
             reference: false,
         }
@@ -52,7 +60,7 @@ impl LoadOptions {
 }
 
 pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
-    let (device, device_name) = options.device.resolve()?;
+    let found = options.device.find()?;
     let file = GgufFile::open(&options.path)?;
     check_digest(&file, options.sha256.as_deref())?;
     let keys = Keys::new(&file.header().metadata);
@@ -67,13 +75,18 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
             shape.vocab
         )));
     }
-    let place = place(options, device);
+    let place = place(options, &found);
     let context_length = shape.context_length.min(options.max_context);
-    memory::preflight(needed_bytes(&file, &shape, &place, context_length, options.max_sequences))?;
-    let mut info = describe(&file, &options.path, &shape, context_length, device_name);
+    let cache_bytes = cache_bytes(&shape, &place, context_length, options.max_sequences);
+    let weight_bytes = weight_bytes(&file, &place);
+    memory::preflight(weight_bytes.saturating_add(cache_bytes), found.memory)?;
+    let mut info = describe(&file, &options.path, &shape, context_length, &place);
+    info.device = found.name;
     let mut weights = Weights::new(&file, &shape, &place);
     let decoder = build(keys, &shape, &mut weights)?;
     weights.finish()?;
+    // What converting took is given back before anything else wants memory.
+    place.device.memory_cleanup();
     file.check_unchanged()?;
     let template = match file.header().metadata.string("tokenizer.chat_template") {
         Some(source) => ChatTemplate::new(source),
@@ -84,14 +97,19 @@ pub(super) fn load(options: &LoadOptions) -> Result<LoadedModel, InferenceError>
     let tokenizer = Arc::new(tokenizer);
     let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
     let language = Arc::new(Language { tokenizer, grammars, template, context_length });
-    Ok(LoadedModel { decoder, shape, language, info, place })
+    // Activations want memory too, and other processes may have some.
+    let cache_room = found.memory.map(|memory| memory.saturating_sub(weight_bytes) / 2);
+    Ok(LoadedModel { decoder, shape, language, info, place, cache_room })
 }
 
-/// The CPU computes with its kernels unless plain `f32` is asked for.
-fn place(options: &LoadOptions, device: Device) -> Place {
-    let on_cpu = device == Device::flex();
-    let kernels = (on_cpu && !options.reference).then(|| Arc::new(Pool::new(options.threads)));
-    Place { device, storage: DType::F32, kernels }
+/// The CPU computes with its kernels unless stock tensor operations are asked for.
+fn place(options: &LoadOptions, found: &Found) -> Place {
+    let device = found.device.clone();
+    if device == Device::flex() && !options.reference {
+        let kept = options.precision.on_kernels(options.quantized);
+        return Place::new(device, kept, Some(Arc::new(Pool::new(options.threads))));
+    }
+    Place::new(device, options.precision.on_tensors(options.quantized, found.memory), None)
 }
 
 fn check_digest(file: &GgufFile, expected: Option<&str>) -> Result<(), InferenceError> {
@@ -102,27 +120,30 @@ fn check_digest(file: &GgufFile, expected: Option<&str>) -> Result<(), Inference
     Err(InferenceError::invalid("the file's SHA-256 is not the expected one"))
 }
 
-/// Weights as they are kept, what reading the largest tensor takes beside them, and full caches.
-fn needed_bytes(
-    file: &GgufFile,
-    shape: &Shape,
-    place: &Place,
-    context_length: usize,
-    sequences: usize,
-) -> u64 {
+/// Weights as they are kept, and what reading the largest tensor takes beside them.
+fn weight_bytes(file: &GgufFile, place: &Place) -> u64 {
     let tensors = || file.header().tensors.values();
-    let weights = match place.kernels {
-        // Packed matrices keep the file's blocks; tiles that are not full and wider scales add less than an eighth.
-        Some(_) => tensors().map(|info| info.range.len() as u64).sum::<u64>() / 8 * 9,
+    match place.kernels {
+        // Packed matrices keep the blocks; tiles that are not full and wider scales add less than an eighth.
+        Some(_) => {
+            let packed = |info: &TensorInfo| {
+                let kind = place.kept.packed(info.kind, info.dims[0]);
+                (info.elements / kind.block_len() * kind.block_bytes()) as u64
+            };
+            tensors().map(packed).sum::<u64>() / 8 * 9
+        }
         None => {
             let largest = tensors().map(|info| info.elements as u64).max().unwrap_or(0);
-            let stored = file.parameters().saturating_mul(place.storage.size() as u64);
-            stored.saturating_add(largest.saturating_mul(size_of::<f32>() as u64))
+            let kept = place.kept.bytes(file.parameters());
+            kept.saturating_add(largest.saturating_mul(size_of::<f32>() as u64))
         }
-    };
+    }
+}
+
+/// Full caches.
+fn cache_bytes(shape: &Shape, place: &Place, context_length: usize, sequences: usize) -> u64 {
     let blocks = context_length.div_ceil(BLOCK_TOKENS) as u64;
-    let caches = kv_bytes_per_block(shape, place).saturating_mul(blocks).saturating_mul(sequences as u64);
-    weights.saturating_add(caches)
+    kv_bytes_per_block(shape, place).saturating_mul(blocks).saturating_mul(sequences as u64)
 }
 
 /// Bytes of keys and values of one block, all layers together.
@@ -137,7 +158,7 @@ pub(super) fn kv_bytes_per_block(shape: &Shape, place: &Place) -> u64 {
     numbers.saturating_mul(place.storage.size() as u64)
 }
 
-fn describe(file: &GgufFile, path: &Path, shape: &Shape, context_length: usize, device: String) -> ModelInfo {
+fn describe(file: &GgufFile, path: &Path, shape: &Shape, context_length: usize, place: &Place) -> ModelInfo {
     let metadata = &file.header().metadata;
     let file_name = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     ModelInfo {
@@ -145,9 +166,9 @@ fn describe(file: &GgufFile, path: &Path, shape: &Shape, context_length: usize, 
         architecture: metadata.string("general.architecture").unwrap_or_default().to_owned(),
         context_length,
         parameters: file.parameters(),
-        quantization: file.prevailing_type().to_string(),
+        quantization: place.kept.name(file.prevailing_type()),
         license: metadata.string("general.license").map(ToOwned::to_owned),
-        device,
+        device: String::new(),
         vocab: shape.vocab,
         chat: false,
         tools: None,

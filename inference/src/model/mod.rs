@@ -10,6 +10,7 @@ mod session;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod warm;
 mod weights;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub struct LoadedModel {
     language: Arc<Language>,
     info: ModelInfo,
     place: Place,
+    cache_room: Option<u64>,
 }
 
 impl LoadedModel {
@@ -88,6 +90,12 @@ impl LoadedModel {
         load::kv_bytes_per_block(&self.shape, &self.place)
     }
 
+    /// Bytes of a device's own memory that a cache may take; `None` where the device shares the machine's.
+    #[must_use]
+    pub(crate) fn cache_room(&self) -> Option<u64> {
+        self.cache_room
+    }
+
     /// The tokens of a prompt. `nonce` must be fresh random bits: see [`Guard`](crate::tokenizer::Guard).
     ///
     /// # Errors
@@ -108,14 +116,22 @@ impl LoadedModel {
         if batch.is_empty() {
             return Ok(Logits::new(Vec::new(), vocab));
         }
+        self.compute(batch, cache)
+    }
+
+    /// A pass over entries that were checked.
+    fn compute(&self, batch: &[BatchEntry<'_>], cache: &mut KvCache) -> Result<Logits, InferenceError> {
+        let vocab = self.info.vocab;
         let step = Step::new(batch, self.decoder.ropes(), self.decoder.windows(), &self.place);
         let wanted = batch::wanted_rows(batch);
-        let values = match self.decoder.forward(&step, cache, &wanted) {
+        let mut values = match self.decoder.forward(&step, cache, &wanted) {
             None => Vec::new(),
             Some(logits) => logits.try_into_vec_as::<f32>().map_err(|error| {
                 InferenceError::EnginePanicked { message: format!("reading logits: {error}") }
             })?,
         };
+        // Rows that only fill a bucket come last.
+        values.truncate(wanted.len() * vocab);
         Ok(Logits::new(values, vocab))
     }
 }

@@ -6,7 +6,7 @@ use super::weights::rotate_half_order;
 use super::*;
 use crate::gguf::TensorType;
 use crate::testing::{TempModel, TinyLlama};
-use crate::{ErrorKind, PromptMessage};
+use crate::{ErrorKind, Precision, PromptMessage};
 
 fn load(model: &TempModel) -> LoadedModel {
     LoadedModel::load(&LoadOptions::new(model.path())).unwrap()
@@ -131,6 +131,48 @@ fn the_kernels_compute_what_stock_tensor_operations_compute() {
         let scale = exact.iter().fold(0.0_f32, |widest, logit| widest.max(logit.abs()));
         assert_close(&logits(false), &exact, tolerance * scale);
     }
+}
+
+#[test]
+fn weights_are_as_wide_as_asked_on_the_kernels_and_on_tensors() {
+    let tokens: Vec<u32> = (0..70).map(|at| 10 + at * 7 % 200).collect();
+    let file = TempModel::new(&TinyLlama::default());
+    let logits = |precision, reference| {
+        let options = LoadOptions { precision, reference, ..LoadOptions::new(file.path()) };
+        let model = LoadedModel::load(&options).unwrap();
+        (model.info().quantization.clone(), model.logits(&tokens).unwrap())
+    };
+    let (name, exact) = logits(Precision::F32, true);
+    assert_eq!(name, "F32");
+    let scale = exact.iter().fold(0.0_f32, |widest, logit| widest.max(logit.abs()));
+    for (precision, name, tolerance) in [
+        (Precision::F32, "F32", 0.02),
+        (Precision::Bf16, "BF16", 0.1),
+        (Precision::F16, "F16", 0.02),
+        (Precision::Q8, "Q8_0", 0.1),
+        (Precision::Q4, "Q4_0", 0.8),
+    ] {
+        for reference in [false, true] {
+            let (found, ours) = logits(precision, reference);
+            assert_eq!(found, name);
+            assert_close(&ours, &exact, tolerance * scale);
+        }
+    }
+}
+
+#[test]
+fn without_quantized_weights_a_quantized_file_becomes_floats_of_the_same_numbers() {
+    let file = TempModel::new(&TinyLlama { kind: TensorType::Q8_0, ..TinyLlama::default() });
+    let load = |quantized, reference| {
+        let options = LoadOptions { quantized, reference, ..LoadOptions::new(file.path()) };
+        LoadedModel::load(&options).unwrap()
+    };
+    let (model, stored) = (load(false, false), load(true, false));
+    assert_eq!((model.info().quantization.as_str(), stored.info().quantization.as_str()), ("F32", "Q8_0"));
+    let exact = load(true, true).logits(&TOKENS).unwrap();
+    let scale = exact.iter().fold(0.0_f32, |widest, logit| widest.max(logit.abs()));
+    // Activations stay floats where weights are: what is left is the cache in half precision.
+    assert_close(&model.logits(&TOKENS).unwrap(), &exact, 0.002 * scale);
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! Reads a model's tensors to where they are computed.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use opossum_kernels::matrix::{Format, PackError};
 use opossum_kernels::{Isa, Matrix};
 
 use super::shape::Shape;
 use crate::InferenceError;
-use crate::gguf::{GgufFile, TensorType, unreadable};
+use crate::gguf::{GgufFile, TensorType, dequantize, quantize, unreadable};
 use crate::ops::{Embedding, Linear, Place, RmsNorm, Weight};
 
 /// The tensors of one file. It remembers which were asked for: one nobody reads is a part of the model nobody computes
@@ -62,7 +63,11 @@ impl<'a> Weights<'a> {
         width: usize,
         vocab: usize,
     ) -> Result<Embedding, InferenceError> {
-        Ok(Embedding::new(self.matrix(name, width, vocab, None)?))
+        Ok(Embedding::new(match self.place.kernels {
+            Some(_) => self.matrix(name, width, vocab, None)?,
+            // Picking rows out of blocks would unpack the whole matrix for every step.
+            None => Weight::Dense(Box::new(self.dense(name, width, vocab, None, self.place.storage)?)),
+        }))
     }
 
     /// The scale of a normalisation.
@@ -100,11 +105,19 @@ impl<'a> Weights<'a> {
                 let matrix = self.packed(name, inputs, outputs, order)?;
                 Ok(Weight::Packed(Arc::new(matrix), Arc::clone(pool)))
             }
-            None => self.dense(name, inputs, outputs, order),
+            None => Ok(match self.place.kept.scheme(inputs) {
+                Some(scheme) => {
+                    let rows = self.dense(name, inputs, outputs, order, DType::F32)?;
+                    Weight::Quantized(Box::new(rows.quantize_dynamic(&scheme)), self.place.storage)
+                }
+                None => {
+                    Weight::Dense(Box::new(self.dense(name, inputs, outputs, order, self.place.storage)?))
+                }
+            }),
         }
     }
 
-    /// The matrix in the blocks of the file, read straight into its place.
+    /// The matrix in the blocks of the file, read straight into its place, or converted on the way.
     fn packed(
         &mut self,
         name: &str,
@@ -115,8 +128,21 @@ impl<'a> Weights<'a> {
         self.read.insert(name.to_owned());
         let info = self.file.tensor_of(name, &[inputs, outputs])?;
         let row_bytes = info.range.len() / outputs;
-        let mut read = |first: usize, rows: &mut [u8]| self.file.read_at(info, first * row_bytes, rows);
-        Matrix::pack(Isa::detect(), format(info.kind), outputs, inputs, &mut read, order).map_err(|error| {
+        let kept = self.place.kept.packed(info.kind, inputs);
+        let (mut stored, mut numbers) = (Vec::new(), Vec::new());
+        let mut read = |first: usize, rows: &mut [u8]| {
+            if kept == info.kind {
+                return self.file.read_at(info, first * row_bytes, rows);
+            }
+            let count = rows.len() / kept.block_bytes() * kept.block_len();
+            stored.resize(count / info.kind.block_len() * info.kind.block_bytes(), 0);
+            numbers.resize(count, 0.0);
+            self.file.read_at(info, first * row_bytes, &mut stored)?;
+            dequantize(info.kind, &stored, &mut numbers)
+                .and_then(|()| quantize(kept, &numbers, rows))
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+        };
+        Matrix::pack(Isa::detect(), format(kept), outputs, inputs, &mut read, order).map_err(|error| {
             match error {
                 PackError::Read(error) => unreadable(&error),
                 PackError::TooLarge { .. } => InferenceError::unavailable(error.to_string()),
@@ -125,21 +151,22 @@ impl<'a> Weights<'a> {
         })
     }
 
+    /// The matrix as a tensor.
     fn dense(
         &mut self,
         name: &str,
         inputs: usize,
         outputs: usize,
         order: Option<&[usize]>,
-    ) -> Result<Weight, InferenceError> {
+        storage: DType,
+    ) -> Result<Tensor<2>, InferenceError> {
         let mut rows = self.numbers(name, &[inputs, outputs])?;
         if let Some(order) = order {
             let row = |&source: &usize| &rows[source * inputs..(source + 1) * inputs];
             rows = order.iter().flat_map(row).copied().collect();
         }
         let data = TensorData::new(rows, [outputs, inputs]);
-        let rows = Tensor::from_data(data, (&self.place.device, self.place.storage));
-        Ok(Weight::Dense(Box::new(rows)))
+        Ok(Tensor::from_data(data, (&self.place.device, storage)))
     }
 }
 

@@ -15,7 +15,9 @@ pub(crate) enum Weight {
     /// A tensor `[outputs, inputs]`. It is multiplied through a transposed view: a decode step then reads every row
     /// front to back.
     Dense(Box<Tensor<2>>),
-    /// As the file has them, for the CPU kernels.
+    /// In blocks with a scale each, as [`Weight::Dense`] otherwise, and what activations are multiplied as.
+    Quantized(Box<Tensor<2>>, DType),
+    /// In the blocks of a file, for the CPU kernels.
     Packed(Arc<Matrix>, Arc<Pool>),
 }
 
@@ -37,9 +39,8 @@ impl Linear {
                 let product = Dispatch::packed_matmul(x.into_dispatch(), matrix, pool);
                 Tensor::from_dispatch(product)
             }
-            Weight::Dense(rows) => {
-                x.cast(rows.dtype()).matmul(rows.as_ref().clone().transpose()).cast(DType::F32)
-            }
+            Weight::Dense(rows) => product(x, rows, rows.dtype()),
+            Weight::Quantized(rows, activations) => product(x, rows, *activations),
         }
     }
 
@@ -65,6 +66,10 @@ impl Linear {
     }
 }
 
+fn product(x: Tensor<2>, rows: &Tensor<2>, activations: DType) -> Tensor<2> {
+    x.cast(activations).matmul(rows.clone().transpose()).cast(DType::F32)
+}
+
 /// One row of numbers for each token of the vocabulary; also the output matrix of models that tie the two.
 #[derive(Debug, Clone)]
 pub(crate) struct Embedding {
@@ -80,13 +85,19 @@ impl Embedding {
     /// The rows of the step's tokens, `[tokens, width]`.
     pub(crate) fn forward(&self, step: &Step<'_>) -> Tensor<2> {
         match &self.weight {
-            Weight::Dense(rows) => rows.as_ref().clone().select(0, step.ids()).cast(DType::F32),
+            Weight::Dense(rows) | Weight::Quantized(rows, _) => {
+                rows.as_ref().clone().select(0, step.ids()).dequantize().cast(DType::F32)
+            }
             Weight::Packed(matrix, _) => {
-                let mut rows = vec![0.0; step.rows() * matrix.inputs()];
-                for (id, row) in step.tokens().zip(rows.chunks_exact_mut(matrix.inputs())) {
+                let tokens = step.tokens();
+                let mut rows = vec![0.0; tokens.len() * matrix.inputs()];
+                for (&id, row) in tokens.iter().zip(rows.chunks_exact_mut(matrix.inputs())) {
                     matrix.row(id as usize, row);
                 }
-                Tensor::from_data(TensorData::new(rows, [step.rows(), matrix.inputs()]), &step.place().device)
+                Tensor::from_data(
+                    TensorData::new(rows, [tokens.len(), matrix.inputs()]),
+                    &step.place().device,
+                )
             }
         }
     }

@@ -12,7 +12,6 @@ use crate::model::BatchEntry;
 pub(crate) struct Step<'a> {
     batch: &'a [BatchEntry<'a>],
     place: Place,
-    rows: usize,
     pub(super) plan: Plan<'a>,
 }
 
@@ -37,7 +36,6 @@ impl<'a> Step<'a> {
         windows: &[Option<usize>],
         place: &Place,
     ) -> Self {
-        let rows = batch.iter().map(|entry| entry.tokens.len()).sum();
         let plan = match place.kernels {
             None => Plan::Dense(Box::new(dense::Plan::new(batch, ropes, windows, place))),
             Some(_) => Plan::Kernels {
@@ -45,22 +43,22 @@ impl<'a> Step<'a> {
                 angles: ropes.iter().map(|rope| rope.angles(batch)).collect(),
             },
         };
-        Self { batch, place: place.clone(), rows, plan }
+        Self { batch, place: place.clone(), plan }
     }
 
-    /// Tokens of the whole batch.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
+    /// The token of each row.
+    pub(super) fn tokens(&self) -> Vec<u32> {
+        match &self.plan {
+            Plan::Dense(plan) => plan.ids().to_vec(),
+            Plan::Kernels { .. } => {
+                self.batch.iter().flat_map(|entry| entry.tokens.iter().copied()).collect()
+            }
+        }
     }
 
-    /// Their ids.
-    pub(super) fn tokens(&self) -> impl Iterator<Item = u32> {
-        self.batch.iter().flat_map(|entry| entry.tokens.iter().copied())
-    }
-
-    /// Their ids as a tensor.
+    /// The same as a tensor.
     pub(super) fn ids(&self) -> Tensor<1, Int> {
-        dense::integers(self.tokens().map(|id| id as i32).collect(), &self.place)
+        dense::integers(self.tokens().into_iter().map(|id| id as i32).collect(), &self.place)
     }
 
     /// Where and how it computes.
@@ -68,12 +66,16 @@ impl<'a> Step<'a> {
         &self.place
     }
 
-    /// These rows of `x`.
-    pub(crate) fn pick(&self, x: Tensor<2>, rows: &[u32]) -> Tensor<2> {
-        if rows.len() == self.rows {
+    /// The rows of these tokens of the batch, in their order; where shapes come in buckets, more rows may follow.
+    pub(crate) fn pick(&self, x: Tensor<2>, tokens: &[u32]) -> Tensor<2> {
+        let rows = match &self.plan {
+            Plan::Dense(plan) => plan.rows_of(tokens),
+            Plan::Kernels { .. } => tokens.to_vec(),
+        };
+        if rows.len() == x.dims()[0] && rows.iter().copied().eq(0..rows.len() as u32) {
             return x;
         }
-        x.select(0, dense::integers(rows.iter().map(|&row| row as i32).collect(), &self.place))
+        x.select(0, dense::integers(rows.into_iter().map(|row| row as i32).collect(), &self.place))
     }
 }
 

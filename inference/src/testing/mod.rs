@@ -5,12 +5,14 @@
 //! never ends by itself; it ends at `max_tokens`, at a stop string, or at the end of its context.
 
 pub mod hostile;
+mod random;
 mod temp;
 mod writer;
 
 use std::io;
 use std::path::Path;
 
+pub use random::RandomLlama;
 pub use temp::TempModel;
 pub use writer::GgufWriter;
 

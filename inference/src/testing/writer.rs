@@ -2,9 +2,7 @@
 
 use std::io;
 
-use half::f16;
-
-use crate::gguf::{Array, TensorType, Value};
+use crate::gguf::{Array, TensorType, Value, quantize};
 
 /// Alignment of tensor data, in bytes.
 const ALIGNMENT: usize = 32;
@@ -30,7 +28,7 @@ impl GgufWriter {
     /// Adds a tensor of these numbers, stored as `kind`; `dims` are innermost first.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for a type other than F32, F16, Q4_0 and Q8_0, or rows that are not whole
+    /// [`io::ErrorKind::InvalidInput`] for a type other than F32, F16, BF16, Q4_0 and Q8_0, or rows that are not whole
     /// blocks.
     pub fn tensor(
         &mut self,
@@ -134,32 +132,8 @@ fn write_array(out: &mut Vec<u8>, array: Array) {
 }
 
 fn encode(kind: TensorType, numbers: &[f32]) -> io::Result<Vec<u8>> {
-    match kind {
-        TensorType::F32 => Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()),
-        TensorType::F16 => {
-            Ok(numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect())
-        }
-        TensorType::Q8_0 => Ok(numbers.chunks_exact(32).flat_map(q8_0).collect()),
-        TensorType::Q4_0 => Ok(numbers.chunks_exact(32).flat_map(q4_0).collect()),
-        other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{other} cannot be written"))),
-    }
-}
-
-fn largest(block: &[f32]) -> f32 {
-    block.iter().fold(0.0, |largest, number| number.abs().max(largest))
-}
-
-fn q8_0(block: &[f32]) -> Vec<u8> {
-    let scale = largest(block) / 127.0;
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let quants = block.iter().map(|number| (number * inverse).round() as i8 as u8);
-    f16::from_f32(scale).to_le_bytes().into_iter().chain(quants).collect()
-}
-
-fn q4_0(block: &[f32]) -> Vec<u8> {
-    let scale = largest(block) / 7.0;
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let quant = |number: f32| ((number * inverse).round() + 8.0) as u8;
-    let pairs = (0..16).map(|index| quant(block[index]) | (quant(block[index + 16]) << 4));
-    f16::from_f32(scale).to_le_bytes().into_iter().chain(pairs).collect()
+    let mut bytes = vec![0; numbers.len() / kind.block_len() * kind.block_bytes()];
+    quantize(kind, numbers, &mut bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+    Ok(bytes)
 }
