@@ -12,6 +12,7 @@
 
 pub mod activation;
 pub mod attention;
+mod heap;
 pub mod isa;
 pub mod kv;
 pub mod matrix;

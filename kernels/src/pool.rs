@@ -46,6 +46,7 @@ impl Pool {
     /// As [`Pool::new`], with vectors no wider than `widest`.
     #[must_use]
     pub fn with_isa(threads: usize, widest: Isa) -> Self {
+        crate::heap::keep_freed();
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { cores() } else { threads };
         let gate = Arc::new(Gate::default());
