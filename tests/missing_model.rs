@@ -8,6 +8,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const BIN: &str = env!("CARGO_BIN_EXE_opossum");
 
+/// Whether the service's log has these words; it is written beside the answers, not before them.
+async fn says(service: &Service, words: &str) -> bool {
+    eventually(Duration::from_secs(5), async || service.logs().contains(words)).await
+}
+
 #[tokio::test]
 async fn alone_it_is_a_503_that_names_the_model_and_the_service_is_not_ready() {
     let nowhere = std::env::temp_dir().join("opossum-no-models-here");
@@ -25,7 +30,7 @@ async fn alone_it_is_a_503_that_names_the_model_and_the_service_is_not_ready() {
         eventually(Duration::from_secs(5), async || client.get("/health/ready").await.status == 503);
     assert!(unready.await, "{:#}", client.health(false).await);
     assert_eq!(client.health(false).await["services"]["model_backends"]["transformers"], "unavailable");
-    assert!(service.logs().contains("opossum models pull"), "the log does not say what to do");
+    assert!(says(&service, "opossum models pull").await, "the log does not say what to do");
 }
 
 #[tokio::test]
@@ -79,7 +84,7 @@ async fn an_encoder_that_is_not_there_is_a_503_of_its_own_and_no_fault_of_the_se
     assert!(ids.contains(&"transformers/all-minilm-l6-v2"), "{ids:?}");
     let answer = client.embed(&serde_json::json!({"model": "auto", "input": "x"})).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (503, "model_unavailable"));
-    assert!(service.logs().contains("opossum models pull all-minilm-l6-v2"), "the log says not what to do");
+    assert!(says(&service, "opossum models pull all-minilm-l6-v2").await, "the log says not what to do");
     assert_eq!(client.chat(&ask("x")).await.status, 200);
     let off = Service::of(BIN).embedded(&nowhere).env("TRANSFORMERS_EMBEDDING_MODEL", "none").start().await;
     let answer = off.client().embed(&serde_json::json!({"model": "auto", "input": "x"})).await;
