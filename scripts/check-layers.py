@@ -2,8 +2,8 @@
 """Fails on a dependency that runs the wrong way through the workspace.
 
 Dependencies run one way: core <- backends <- actors <- root; kernels <- inference <- backends;
-core <- ledger <- root. Only actors and the root name actix, only backends an HTTP client, only inference
-burn, only ledger a database. Reads `cargo metadata`.
+core <- ledger <- root; core <- jobs <- root. Only actors and the root name actix, only backends an HTTP
+client, only inference burn, only ledger a database, only jobs (and the test kit) an AMQP client. Reads `cargo metadata`.
 """
 
 import json
@@ -19,10 +19,11 @@ ARROWS = {
     "opossum-kernels": set(),
     "opossum-inference": {"opossum-kernels"},
     "opossum-ledger": {"opossum-core"},
+    "opossum-jobs": {"opossum-core"},
     KIT: set(),
     "opossum-backends": {"opossum-core", "opossum-inference"},
     "opossum-actors": {"opossum-core", "opossum-backends"},
-    ROOT: {"opossum-core", "opossum-backends", "opossum-actors", "opossum-ledger"},
+    ROOT: {"opossum-core", "opossum-backends", "opossum-actors", "opossum-ledger", "opossum-jobs"},
 }
 # Which members alone may name crates of a kind.
 KINDS = [
@@ -33,6 +34,7 @@ KINDS = [
         {"opossum-backends"},
     ),
     ("a database", re.compile(r"sqlx(-.*)?|rusqlite|libsqlite3-sys|tokio-postgres|diesel(-.*)?"), {"opossum-ledger"}),
+    ("an AMQP client", re.compile(r"lapin|amq-protocol(-.*)?|amqprs|fe2o3-amqp"), {"opossum-jobs", KIT}),
     ("burn", re.compile(r"burn(-.*)?|cubecl(-.*)?"), {"opossum-inference"}),
 ]
 

@@ -55,6 +55,7 @@ server() {
 clients
 if [ "${1:-all}" != clients ]; then
     server postgresql '/usr/lib/postgresql/*/bin/postgres'
+    server rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
     model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf
     model all-minilm-l6-v2 all-minilm-l6-v2
 fi

@@ -11,6 +11,10 @@
 //! | [`upstream`] | a fake OpenAI, Gemini or Ollama server that follows scripts and records what it saw |
 //! | [`dead_ends`] | addresses that refuse, swallow or never answer a connection |
 //! | [`client`] | an HTTP/1.1 client that can half-close, reset and time each event of a stream |
+//! | [`broker`] | a RabbitMQ that can be killed, frozen and started again |
+//! | [`history`] | what must not have happened to jobs, judged from the logs of a run |
+//! | [`proxy`] | a TCP proxy that mutes or cuts one connection of several |
+//! | [`requester`] | an AMQP client that publishes jobs and hears the replies |
 //! | [`service`] | the real binary on a free port, with its logs, signals and memory |
 //! | [`port`] | ports that no two tests take at once |
 //! | [`metrics`] | the Prometheus text, read |
@@ -19,12 +23,16 @@
 //! | [`wait`] | polling with a deadline, and reproducible random numbers |
 #![expect(clippy::expect_used, clippy::panic, reason = "a test kit fails a test by panicking")]
 
+pub mod broker;
 pub mod client;
 pub mod dead_ends;
+pub mod history;
 pub mod metrics;
 pub mod models;
 pub mod port;
 pub mod postgres;
+pub mod proxy;
+pub mod requester;
 pub mod script;
 pub mod service;
 pub mod temp;
@@ -32,10 +40,14 @@ pub mod upstream;
 pub mod wait;
 mod wire;
 
+pub use broker::Broker;
 pub use client::{Answer, Client, End, EventStream, Transcript, ask, ask_stream};
 pub use dead_ends::{BlackHole, RefusedAddr};
+pub use history::History;
 pub use metrics::Metrics;
 pub use postgres::Postgres;
+pub use proxy::Proxy;
+pub use requester::Requester;
 pub use script::{Script, Step};
 pub use service::{Service, ServiceBuilder};
 pub use upstream::{Seen, Upstream};
