@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod cli;
 pub mod http;
+pub mod jobs;
 mod memory;
 pub mod server;
 pub mod service;

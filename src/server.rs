@@ -3,6 +3,7 @@
 use std::io;
 
 use actix_web::web;
+use tokio::sync::oneshot;
 
 use crate::http::body::BodyLimits;
 use crate::http::routes::{App, AppOptions, Hooks};
@@ -53,10 +54,16 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Bind { address: asked, source })?;
     tracing::info!(%address, version = crate::VERSION, "listening");
     crate::tasks::background("memory", crate::memory::give_back(admission.clone()));
-    let drain = server::drain_on_signal(running.handle(), admission, settings.server.clone());
-    crate::tasks::background("drain", drain);
+    let drain = server::drain_on_signal(running.handle(), admission, wired.door, settings.server.clone());
+    let (drained, all_out) = oneshot::channel();
+    crate::tasks::background("drain", async move {
+        drain.await;
+        drained.send(()).ok();
+    });
     crate::tasks::background("hang-ups", server::heed_hang_ups());
     running.await?;
+    // The server ends with its last answer; jobs may be under way for longer.
+    all_out.await.ok();
     wired.actors.shutdown();
     tracing::info!("stopped");
     Ok(())

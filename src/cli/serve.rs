@@ -47,6 +47,9 @@ fn failure(error: ServeError) -> Failure {
         ServeError::Wiring(WiringError::BadScript { key, source }) => {
             SettingsError::new(key, source.to_string()).into()
         }
+        ServeError::Wiring(WiringError::BadBroker(problem)) => {
+            SettingsError::new("amqp.url", problem.to_string()).into()
+        }
         other => Failure::Failed(other.to_string()),
     }
 }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::error::{ApiError, Code};
+use crate::admission::Lane;
 use crate::service::{CacheMode, RequestContext};
 
 const TIMEOUT: &str = "x-opossum-timeout-ms";
@@ -35,6 +36,7 @@ pub fn read(
         tenant: Arc::from(ANONYMOUS),
         received,
         deadline: received + time,
+        lane: Lane::Live,
         cache: cache_mode(req)?,
         only: services(req)?,
         traceparent: header(req, TRACEPARENT)?.map(Box::from),

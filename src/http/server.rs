@@ -10,6 +10,7 @@ use actix_web::http::KeepAlive;
 #[cfg(target_os = "linux")]
 use actix_web::rt::net::TcpStream;
 use actix_web::{App as Actix, HttpServer, web};
+use opossum_jobs::Door;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
@@ -84,14 +85,29 @@ enum Signal {
 
 /// Waits for a signal, then stops the server so that no request under way is cut: not ready at once, accepting
 /// until `drain_delay` is over, then only finishing.
-pub async fn drain_on_signal(handle: ServerHandle, admission: Admission, settings: ServerSettings) {
+///
+/// The door of the job queue need not wait until others have noticed: the broker gives what this process does
+/// not take to another.
+pub async fn drain_on_signal(
+    handle: ServerHandle,
+    admission: Admission,
+    door: Option<Door>,
+    settings: ServerSettings,
+) {
     let Some(signal) = signalled().await else { return };
     tracing::info!(?signal, in_flight = admission.counts().running(), "draining");
     admission.drain();
-    if signal == Signal::Terminate {
-        tokio::time::sleep(settings.drain_delay).await;
-    }
-    handle.stop(true).await;
+    let delay = if signal == Signal::Terminate { settings.drain_delay } else { Duration::ZERO };
+    let http = async {
+        tokio::time::sleep(delay).await;
+        handle.stop(true).await;
+    };
+    let jobs = async {
+        if let Some(door) = door {
+            door.leave(delay + settings.drain_timeout).await;
+        }
+    };
+    tokio::join!(http, jobs);
 }
 
 /// Answers hang-ups, so that one does not end the process as it does by default.

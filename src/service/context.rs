@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opossum_core::admission::Lane;
 use opossum_core::ids::ServiceName;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ pub struct RequestContext {
     pub received: Instant,
     /// When everything about it must be over: queue, attempts and stream.
     pub deadline: Instant,
+    /// Whose turn it is when places are scarce.
+    pub lane: Lane,
     /// What the caller wants of the cache.
     pub cache: CacheMode,
     /// The services that may answer; empty means all.

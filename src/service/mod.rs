@@ -29,7 +29,7 @@ use opossum_core::retry::{Retry, RetryBudget, RetryConfig};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::admission::{Admission, Lane, Permit};
+use crate::admission::{Admission, Permit};
 use crate::telemetry::Metrics;
 use ask::Ask;
 use catalogue::Catalogue;
@@ -266,7 +266,7 @@ impl Inner {
         let target = catalogue.resolve(model)?;
         let needs = request.needs();
         let eligible = catalogue.eligible(target, needs, &context.only)?;
-        let permit = self.admission.admit(Lane::Live, context.deadline).await?;
+        let permit = self.admission.admit(context.lane, context.deadline).await?;
         let mut clock = Clock::start(context.received);
         self.budget.lock().on_request(clock.last.into_std());
         let looked = self.look_up(context, &request, model, target).await;

@@ -30,7 +30,6 @@ pub(super) fn notes(settings: &Settings) -> Vec<String> {
                 || settings.redis.url.is_some()
                 || !settings.redis.sentinels.is_empty(),
         ),
-        ("amqp.url", settings.amqp.url.is_some()),
         ("database.url", settings.database.url.is_some()),
         ("telemetry.enabled", settings.telemetry.enabled),
     ];

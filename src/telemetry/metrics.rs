@@ -15,7 +15,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::{EngineMetrics, names};
+use super::{EngineMetrics, JobMetrics, names};
 
 /// Seconds; from a cache hit to a long generation.
 pub(super) const RESPONSE_BUCKETS: &[f64] =
@@ -48,6 +48,8 @@ pub struct Metrics {
     pub waiting: IntGauge,
     /// The embedded engine.
     pub engine: Arc<EngineMetrics>,
+    /// The job queue.
+    pub jobs: Arc<JobMetrics>,
     /// Entries in the exact cache.
     pub cache_entries: IntGauge,
     /// Bytes in the exact cache.
@@ -127,7 +129,7 @@ impl Builder {
         self.keep(IntCounter::new(name, help))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
@@ -143,7 +145,7 @@ impl Builder {
         self.keep(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
-    fn times(
+    pub(super) fn times(
         &self,
         name: &str,
         help: &str,
@@ -241,6 +243,7 @@ impl Metrics {
             in_flight: make.gauge(names::IN_FLIGHT, "Requests at work.")?,
             waiting: make.gauge(names::WAITING, "Requests waiting for admission.")?,
             engine: Arc::new(EngineMetrics::new(&make)?),
+            jobs: Arc::new(JobMetrics::new(&make)?),
             cache_entries: make.gauge(names::CACHE_KEYS, "Entries in the exact cache.")?,
             cache_bytes: make.gauge(names::CACHE_BYTES, "Bytes in the exact cache.")?,
             outbox_dropped: make

@@ -4,9 +4,11 @@
 //! one function.
 
 mod engine;
+mod jobs;
 pub mod logs;
 pub mod metrics;
 pub mod names;
 
 pub use engine::EngineMetrics;
+pub use jobs::JobMetrics;
 pub use metrics::Metrics;

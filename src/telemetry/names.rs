@@ -64,5 +64,13 @@ pub const ENGINE_BLOCKS_IN_USE: &str = "opossum_engine_kv_blocks_in_use";
 pub const CACHE_KEYS: &str = "opossum_cache_entries";
 /// Bytes in the exact cache.
 pub const CACHE_BYTES: &str = "opossum_cache_bytes";
+/// Messages that wait in a queue of the broker.
+pub const QUEUE_DEPTH: &str = "opossum_queue_depth";
+/// Time between a job's publishing and an attempt at it.
+pub const JOB_WAIT: &str = "opossum_job_wait_seconds";
+/// Messages of the job queues by what became of them.
+pub const JOBS: &str = "opossum_jobs_total";
+/// 1 when a connection to the broker works, else 0.
+pub const AMQP_CONNECTED: &str = "opossum_amqp_connected";
 /// Version, as a constant 1.
 pub const BUILD: &str = "opossum_build_info";

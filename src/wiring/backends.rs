@@ -13,6 +13,7 @@ use opossum_backends::{Backend, UpstreamModel};
 use opossum_core::breaker::{BreakerConfig, QuotaRenewal};
 use opossum_core::ids::ServiceName;
 use opossum_core::needs::Needs;
+use opossum_jobs::UriError;
 
 use crate::service::catalogue::ServiceEntry;
 use crate::settings::{ServiceKind, ServiceSettings, Settings};
@@ -36,6 +37,12 @@ pub enum WiringError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// An address that no broker can be at.
+    #[error("amqp.url {0}")]
+    BadBroker(#[from] UriError),
+    /// The job queue's thread did not start.
+    #[error("job queue: {0}")]
+    Door(std::io::Error),
     /// TLS could not be set up.
     #[error("TLS: {0}")]
     Tls(String),

@@ -3,6 +3,7 @@
 mod arms;
 mod backends;
 mod embedded;
+mod jobs;
 mod report;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use opossum_actors::{ActorSystem, Actors, ActorsConfig, DependencyPlan, MonitorH
 use opossum_backends::transformers::EngineObserver;
 use opossum_core::cache::CacheConfig;
 use opossum_core::router::RouterConfig;
+use opossum_jobs::Door;
 use tokio::sync::Notify;
 
 use crate::admission::{Admission, AdmissionConfig};
@@ -33,6 +35,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 pub struct Wired {
     /// The path.
     pub service: Service,
+    /// The door of the job queue, where there is one.
+    pub door: Option<Door>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The owners of all state.
@@ -48,6 +52,7 @@ pub struct Wired {
 pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     let metrics = Arc::new(Metrics::new(crate::VERSION)?);
     let engine_changed = Arc::new(Notify::new());
+    let doorway = jobs::Doorway::default();
     keep_kernels(settings);
     let engine_fault = Arc::new(AtomicBool::new(false));
     let observer = Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>;
@@ -64,12 +69,13 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         },
         probe_interval: settings.monitor.interval,
         probe_timeout: settings.monitor.timeout,
-        dependencies: dependencies(),
+        dependencies: dependencies(settings, &doorway),
         inference,
         encoder,
         telemetry: Arc::new(report::Bridge::new(Arc::clone(&metrics), Arc::clone(&engine_changed))),
     })?;
-    follow_engine(engine_changed, actors.monitor.clone());
+    follow("engine", engine_changed, actors.monitor.clone());
+    follow("broker", metrics.jobs.changed(), actors.monitor.clone());
     let _ = tokio::time::timeout(FIRST_LOOK, actors.monitor.refresh()).await;
     let news = actors.monitor.models_changed();
     let blueprint = Blueprint::new(settings, specs, &actors, Arc::clone(&metrics));
@@ -94,13 +100,14 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         metrics: Arc::clone(&metrics),
         timeouts: timeouts(settings),
     });
-    Ok(Wired { service, metrics, actors, engine_fault })
+    let door = jobs::open(settings, &service, &metrics, &doorway)?;
+    Ok(Wired { service, door, metrics, actors, engine_fault })
 }
 
-/// Looks at all backends anew when the embedded engine became ready or failed: health need not wait for the
-/// next round to say so.
-fn follow_engine(changed: Arc<Notify>, monitor: MonitorHandle) {
-    crate::tasks::background("engine", async move {
+/// Looks at everything anew when a part says that it became ready or failed: health need not wait for the next
+/// round to say so.
+fn follow(name: &'static str, changed: Arc<Notify>, monitor: MonitorHandle) {
+    crate::tasks::background(name, async move {
         loop {
             changed.notified().await;
             monitor.refresh().await;
@@ -108,9 +115,10 @@ fn follow_engine(changed: Arc<Notify>, monitor: MonitorHandle) {
     });
 }
 
-/// What `/health` names besides the backends. None of them can be configured yet.
-fn dependencies() -> Vec<DependencyPlan> {
-    ["redis", "amqp", "database"].map(|name| DependencyPlan { name: name.to_owned(), probe: None }).into()
+/// What `/health` names besides the backends. Redis and the database cannot be configured yet.
+fn dependencies(settings: &Settings, doorway: &jobs::Doorway) -> Vec<DependencyPlan> {
+    let absent = ["redis", "database"].map(|name| DependencyPlan { name: name.to_owned(), probe: None });
+    absent.into_iter().chain([jobs::plan(settings, doorway)]).collect()
 }
 
 fn timeouts(settings: &Settings) -> Timeouts {

@@ -1,0 +1,180 @@
+//! A request that is published to a queue is answered as one that is posted, and the queue's troubles are not
+//! the callers' over HTTP.
+
+use std::time::{Duration, Instant};
+
+use opossum_testkit::requester::{PATIENCE, payload, payload_of};
+use opossum_testkit::service::ServiceBuilder;
+use opossum_testkit::{Broker, Requester, Script, Service, Upstream, ask, ask_stream, eventually};
+use serde_json::json;
+
+const BIN: &str = env!("CARGO_BIN_EXE_opossum");
+const NORMAL: &str = "opossum.jobs.normal";
+
+/// RabbitMQ 3.10 may lose a queue whose node is killed within a second of its declaration.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// One broker, and a virtual host for each promise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_go_the_path_of_requests() {
+    let mut broker = Broker::start("").await;
+    tokio::join!(
+        a_job_is_answered_as_a_request_is(&broker, 0),
+        pieces_of_an_answer_come_as_numbered_messages(&broker, 1),
+        a_job_fails_over_and_is_tried_again(&broker, 2),
+        a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_back(&broker, 3),
+    );
+    http_answers_while_the_broker_is_away(&mut broker, 4).await;
+}
+
+/// A service with a queue and one upstream, ready for both.
+async fn service(broker: &Broker, vhost: usize, builder: ServiceBuilder) -> Service {
+    let service = builder.env("AMQP_URL", broker.url("opossum", vhost)).start().await;
+    let well = eventually(PATIENCE, async || {
+        let health = service.client().health(false).await;
+        health["services"]["amqp"] == "ok" && health["status"] == "ok"
+    });
+    assert!(well.await, "the queue never came up: {}", service.logs());
+    service
+}
+
+async fn a_job_is_answered_as_a_request_is(broker: &Broker, vhost: usize) {
+    let up = Upstream::openai().text("from the queue").start();
+    let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
+    let acme = Requester::new(broker, "acme", vhost).await;
+    acme.ask("m1", &ask("x")).await;
+    let reply = acme.reply("m1", 1).await;
+    assert_eq!(reply.status(), Some(200), "{reply:?}");
+    assert_eq!(reply.body["object"], "chat.completion");
+    assert_eq!(reply.body["choices"][0]["message"]["content"], "from the queue");
+    assert_eq!(reply.text("x-opossum-backend").as_deref(), Some("only"));
+    assert!(reply.text("x-request-id").is_some_and(|id| id.starts_with("req_")));
+    // Again: the stored reply, and no second call of the upstream.
+    acme.ask("m1", &ask("x")).await;
+    let again = acme.reply("m1", 2).await;
+    assert_eq!((&again.body, &again.headers), (&reply.body, &reply.headers));
+    assert_eq!(up.calls(), 1);
+    // A caller's error names the field, as over HTTP.
+    acme.ask("bad", &json!({ "model": "auto", "messages": [], "n": 0 })).await;
+    let bad = acme.reply("bad", 1).await;
+    assert_eq!((bad.status(), &bad.body["error"]["type"]), (Some(400), &json!("invalid_request_error")));
+    assert!(bad.body["error"]["param"].is_string(), "{bad:?}");
+    let unknown = json!({ "model": "nowhere/none", "messages": [{ "role": "user", "content": "x" }] });
+    acme.publish("opossum.jobs.batch", acme.properties("unknown"), &payload(&unknown)).await;
+    assert_eq!(acme.reply("unknown", 1).await.body["error"]["code"], "model_not_found");
+    acme.publish(NORMAL, acme.properties("elsewhere"), &payload_of("/v1/models", &json!({}))).await;
+    assert_eq!(acme.reply("elsewhere", 1).await.body["error"]["param"], "endpoint");
+    let metrics = service.client().metrics().await;
+    for (lane, outcome, count) in
+        [("normal", "succeeded", 1.0), ("normal", "replayed", 1.0), ("batch", "failed", 1.0)]
+    {
+        let labels = [("lane", lane), ("outcome", outcome)];
+        assert_eq!(metrics.sum("opossum_jobs_total", &labels), Some(count), "{lane} {outcome}");
+    }
+    assert_eq!(metrics.sum("opossum_amqp_connected", &[]), Some(2.0), "{}", metrics.text());
+    let counted = eventually(PATIENCE, async || {
+        let metrics = service.client().metrics().await;
+        metrics.sum("opossum_queue_depth", &[("queue", "opossum.jobs.dead")]) == Some(0.0)
+    });
+    assert!(counted.await, "queues are counted");
+}
+
+async fn pieces_of_an_answer_come_as_numbered_messages(broker: &Broker, vhost: usize) {
+    let up =
+        Upstream::openai().script(Script::new().chunks(&["one ", "two ", "three"]).finish("stop")).start();
+    let _service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
+    let acme = Requester::new(broker, "acme", vhost).await;
+    acme.ask("stream", &ask_stream("x")).await;
+    let reply = acme.reply("stream", 1).await;
+    assert_eq!(
+        reply.body["choices"][0]["message"]["content"], "one two three",
+        "the reply is whole by itself"
+    );
+    assert_eq!(reply.body["object"], "chat.completion");
+    let text = || -> String {
+        let pieces = acme.heard_of("stream").into_iter().filter(|heard| heard.status().is_none());
+        pieces
+            .map(|piece| piece.body["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert!(eventually(PATIENCE, async || text() == "one two three").await, "{:?}", acme.heard());
+}
+
+async fn a_job_fails_over_and_is_tried_again(broker: &Broker, vhost: usize) {
+    let down = Upstream::openai().script(Script::status(500)).start();
+    let up = Upstream::openai().script(Script::status(500)).start();
+    let builder =
+        Service::of(BIN).named("first", &down).named("second", &up).quick().env("DEFAULT_MAX_RETRIES", 0);
+    let builder = builder.env("CIRCUIT_BREAKER_FAILURE_THRESHOLD", 1000);
+    let service = service(broker, vhost, builder).await;
+    let acme = Requester::new(broker, "acme", vhost).await;
+    acme.ask("later", &ask("x")).await;
+    let retried = eventually(PATIENCE, async || {
+        service.client().metrics().await.sum("opossum_jobs_total", &[("outcome", "retried")]) == Some(1.0)
+    });
+    assert!(retried.await, "{}", service.logs());
+    assert!(acme.heard().is_empty(), "nobody is told of an attempt that another follows");
+    assert!(down.calls() > 0 && up.calls() > 0, "both were asked");
+    up.set_default(Script::text("at last"));
+    let reply = acme.reply("later", 1).await;
+    assert_eq!((reply.status(), reply.text("x-opossum-backend").as_deref()), (Some(200), Some("second")));
+}
+
+async fn a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_back(
+    broker: &Broker,
+    vhost: usize,
+) {
+    let up = Upstream::openai().script(Script::text("slow").delay(Duration::from_secs(2))).start();
+    let builder =
+        Service::of(BIN).named("only", &up).set("server.max_in_flight", 1).set("server.drain_delay", 0);
+    let mut leaving = service(broker, vhost, builder.clone()).await;
+    let acme = Requester::new(broker, "acme", vhost).await;
+    acme.ask("begun", &ask("x")).await;
+    assert!(up.wait_calls(1, PATIENCE).await);
+    acme.ask("waiting", &ask("y")).await;
+    leaving.terminate();
+    let status = leaving.wait_exit(PATIENCE).await;
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", leaving.logs());
+    assert_eq!(acme.reply("begun", 1).await.status(), Some(200));
+    assert_eq!((up.calls(), acme.heard_of("waiting").len()), (1, 0), "what had not begun is not begun");
+    let _next = service(broker, vhost, builder).await;
+    assert_eq!(acme.reply("waiting", 1).await.status(), Some(200));
+    assert_eq!(up.calls(), 2);
+}
+
+async fn http_answers_while_the_broker_is_away(broker: &mut Broker, vhost: usize) {
+    let up = Upstream::openai().text("over HTTP").start();
+    let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
+    let acme = Requester::new(broker, "acme", vhost).await;
+    let client = service.client();
+    tokio::time::sleep(SETTLED).await;
+    broker.kill();
+    let told = eventually(PATIENCE, async || {
+        let health = client.health(false).await;
+        health["status"] == "degraded"
+            && health["services"]["amqp"].as_str().is_some_and(|state| state.starts_with("error"))
+    });
+    assert!(told.await, "{:#}", client.health(false).await);
+    assert_eq!(client.get("/health/ready").await.status, 200, "requests can be admitted");
+    let began = Instant::now();
+    for _ in 0..20 {
+        let answer = client.chat(&ask("x")).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "over HTTP"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "20 answers took {:?}", began.elapsed());
+    drop(acme);
+    broker.restart().await;
+    let back = eventually(PATIENCE, async || client.health(false).await["status"] == "ok");
+    assert!(back.await, "{:#}", client.health(false).await);
+    let acme = Requester::new(broker, "acme", vhost).await;
+    acme.ask("after", &ask("x")).await;
+    assert_eq!(acme.reply("after", 1).await.status(), Some(200));
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_bad_configuration() {
+    let (status, said) = Service::of(BIN).env("AMQP_URL", "amqp://user:canary@host:none/").refused().await;
+    assert_eq!(status.code(), Some(78), "{said}");
+    assert!(said.contains("AMQP_URL") || said.contains("amqp.url"), "{said}");
+    assert!(!said.contains("canary"), "{said}");
+}
