@@ -47,7 +47,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
         version: crate::VERSION,
     };
     let admission = wired.service.admission().clone();
-    let app = web::Data::new(App::new(wired.service, wired.metrics, options));
+    let app = web::Data::new(App::new(wired.service, wired.door.clone(), wired.metrics, options));
     let hooks = Hooks { registry: wired.actors.registry(), engine: wired.engine_fault };
     let asked = format!("{}:{}", settings.server.host, settings.server.port);
     let (running, address) = server::bind(app, &settings.server, hooks)

@@ -23,6 +23,7 @@ async fn jobs_go_the_path_of_requests() {
         pieces_of_an_answer_come_as_numbered_messages(&broker, 1),
         a_job_fails_over_and_is_tried_again(&broker, 2),
         a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_back(&broker, 3),
+        a_job_over_http_is_promised_followed_fetched_and_cancelled(&broker, 5),
     );
     http_answers_while_the_broker_is_away(&mut broker, 4).await;
 }
@@ -142,6 +143,48 @@ async fn a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_ba
     assert_eq!(up.calls(), 2);
 }
 
+async fn a_job_over_http_is_promised_followed_fetched_and_cancelled(broker: &Broker, vhost: usize) {
+    let up = Upstream::openai().script(Script::text("in good time").delay(Duration::from_secs(1))).start();
+    let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
+    let client = service.client();
+    let job = json!({ "endpoint": "/v1/chat/completions", "body": ask("x"), "lane": "high" });
+    let accepted = client.post("/v1/jobs", &job).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.body_text());
+    let submitted = accepted.json();
+    assert_eq!(submitted["status"], "queued");
+    let place = format!("/v1/jobs/{}", submitted["id"].as_str().unwrap_or_default());
+    assert_eq!(accepted.header("location"), Some(place.as_str()));
+    let mut conn = client.connect().await;
+    let follow = client.request("GET", &format!("{place}/events"), None);
+    assert!(conn.send(&follow).await.is_ok());
+    let followed = match conn.events().await {
+        Ok(events) => events.collect().await,
+        Err(error) => panic!("no events: {error}"),
+    };
+    let states: Vec<_> = followed.events.iter().map(|event| event.json()["status"].clone()).collect();
+    assert_eq!(states.last(), Some(&json!("succeeded")), "{states:?}");
+    assert!(states.len() > 1, "it was followed from before its end: {states:?}");
+    let done = client.get(&place).await.json();
+    assert_eq!((&done["status"], &done["result"]["status"]), (&json!("succeeded"), &json!(200)));
+    assert_eq!(done["result"]["body"]["choices"][0]["message"]["content"], "in good time");
+
+    up.set_default(Script::hang());
+    let long = client.post("/v1/jobs", &job).await.json();
+    let place = format!("/v1/jobs/{}", long["id"].as_str().unwrap_or_default());
+    assert!(up.wait_calls(2, PATIENCE).await);
+    let cancelled = client.call("DELETE", &place, None).await;
+    assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
+    assert!(up.wait_abort(1, PATIENCE).await.is_some(), "the upstream goes on for nobody");
+    let told = eventually(PATIENCE, async || client.get(&place).await.json()["result"]["status"] == 499);
+    assert!(told.await);
+
+    let bad = json!({ "endpoint": "/v1/chat/completions", "body": { "model": "auto", "messages": "x" } });
+    let bad = client.post("/v1/jobs", &bad).await;
+    assert_eq!((bad.status, bad.error_param().as_str()), (400, "body.messages"), "{}", bad.body_text());
+    assert_eq!(client.get("/v1/jobs/job_none").await.status, 404);
+    assert_eq!(client.call("DELETE", "/v1/jobs/job_none", None).await.status, 404);
+}
+
 async fn http_answers_while_the_broker_is_away(broker: &mut Broker, vhost: usize) {
     let up = Upstream::openai().text("over HTTP").start();
     let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
@@ -162,6 +205,12 @@ async fn http_answers_while_the_broker_is_away(broker: &mut Broker, vhost: usize
         assert_eq!((answer.status, answer.text().as_str()), (200, "over HTTP"));
     }
     assert!(began.elapsed() < Duration::from_secs(5), "20 answers took {:?}", began.elapsed());
+    let submitted = Instant::now();
+    let job = json!({ "endpoint": "/v1/chat/completions", "body": ask("x") });
+    let refused = client.post("/v1/jobs", &job).await;
+    assert_eq!((refused.status, refused.error_code().as_str()), (503, "queue_unavailable"));
+    assert!(submitted.elapsed() < Duration::from_secs(7), "{:?}", submitted.elapsed());
+    assert!(refused.header("retry-after").is_some());
     drop(acme);
     broker.restart().await;
     let back = eventually(PATIENCE, async || client.health(false).await["status"] == "ok");
@@ -169,6 +218,20 @@ async fn http_answers_while_the_broker_is_away(broker: &mut Broker, vhost: usize
     let acme = Requester::new(broker, "acme", vhost).await;
     acme.ask("after", &ask("x")).await;
     assert_eq!(acme.reply("after", 1).await.status(), Some(200));
+}
+
+#[tokio::test]
+async fn without_a_broker_jobs_are_refused_and_nothing_else() {
+    let up = Upstream::openai().text("over HTTP").start();
+    let service = Service::of(BIN).named("only", &up).start().await;
+    service.settled(&["only"]).await;
+    let client = service.client();
+    let job = json!({ "endpoint": "/v1/chat/completions", "body": ask("x") });
+    let refused = client.post("/v1/jobs", &job).await;
+    assert_eq!((refused.status, refused.error_code().as_str()), (503, "queue_unavailable"));
+    assert_eq!(client.get("/v1/jobs/job_1").await.status, 503);
+    assert_eq!(client.chat(&ask("x")).await.status, 200);
+    assert_eq!(client.health(false).await["services"]["amqp"], "disabled");
 }
 
 #[tokio::test]

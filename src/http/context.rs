@@ -18,7 +18,29 @@ const ROUTE: &str = "x-opossum-route";
 const TRACEPARENT: &str = "traceparent";
 
 /// The tenant of callers without a key.
-const ANONYMOUS: &str = "anonymous";
+pub use opossum_core::jobs::message::ANONYMOUS;
+
+/// What steers a job; the other headers have no place in its message.
+pub struct Steering {
+    /// How much time it has from now.
+    pub timeout: Option<Duration>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// Reads the headers that steer a job.
+///
+/// # Errors
+/// 400 naming the header: `invalid_value`, or `unsupported_parameter` for one that steers requests only.
+pub fn steering(req: &HttpRequest) -> Result<Steering, ApiError> {
+    for name in [CACHE, ROUTE] {
+        if header(req, name)?.is_some() {
+            let message = format!("the header {name} has no effect on jobs; leave it out");
+            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(name));
+        }
+    }
+    Ok(Steering { timeout: timeout(req)?, traceparent: header(req, TRACEPARENT)?.map(str::to_owned) })
+}
 
 /// Reads the headers that steer a request.
 ///

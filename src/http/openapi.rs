@@ -43,6 +43,7 @@ fn build() -> OpenApi {
         .components(Some(components()))
         .tags(Some([
             tag("inference", "Chat and completions, whole or streamed, and embeddings."),
+            tag("jobs", "Requests that are queued durably and answered later."),
             tag("models", "What can be asked for."),
             tag("operation", "Health, metrics and this document."),
         ]))
@@ -67,6 +68,8 @@ fn components() -> Components {
     builder = with::<dialect::Completion>(builder);
     builder = with::<dialect::EmbeddingRequest>(builder);
     builder = with::<dialect::EmbeddingList>(builder);
+    builder = with::<schema::JobRequest>(builder);
+    builder = with::<schema::Job>(builder);
     builder = with::<schema::ModelList>(builder);
     builder = with::<schema::HealthReport>(builder);
     builder = with::<schema::Readiness>(builder);

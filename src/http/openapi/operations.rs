@@ -1,5 +1,7 @@
 //! The routes: what each takes and what it answers with.
 
+mod jobs;
+
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths,
@@ -35,21 +37,27 @@ pub(super) const ANSWER_HEADERS: [HeaderRow; 13] = [
     ("x-ratelimit-reset-tokens", Type::String, "Time until all tokens are back."),
 ];
 
+const TRACEPARENT: HeaderRow = ("traceparent", Type::String, "W3C trace context.");
+
 /// The headers that steer a request.
 const REQUEST_HEADERS: [HeaderRow; 4] = [
     ("x-opossum-timeout-ms", Type::Integer, "One deadline over queue, retries and stream, in milliseconds."),
     ("x-opossum-cache", Type::String, "`bypass`: neither read nor store; `refresh`: do not read, but store."),
     ("x-opossum-route", Type::String, "Names of services, separated by commas: only these may answer."),
-    ("traceparent", Type::String, "W3C trace context."),
+    TRACEPARENT,
 ];
 
 pub(super) fn paths() -> Paths {
-    let routes: [(&str, HttpMethod, OperationBuilder); 10] = [
+    let routes: [(&str, HttpMethod, OperationBuilder); 14] = [
         ("/v1/chat/completions", HttpMethod::Post, chat()),
         ("/v1/completions", HttpMethod::Post, completions()),
         ("/v1/embeddings", HttpMethod::Post, embeddings()),
         ("/v1/models", HttpMethod::Get, models()),
         ("/v1/models/{id}", HttpMethod::Get, model()),
+        ("/v1/jobs", HttpMethod::Post, jobs::submit()),
+        ("/v1/jobs/{id}", HttpMethod::Get, jobs::get()),
+        ("/v1/jobs/{id}", HttpMethod::Delete, jobs::cancel()),
+        ("/v1/jobs/{id}/events", HttpMethod::Get, jobs::events()),
         ("/health", HttpMethod::Get, health()),
         ("/health/live", HttpMethod::Get, live()),
         ("/health/ready", HttpMethod::Get, ready()),
@@ -57,8 +65,7 @@ pub(super) fn paths() -> Paths {
         ("/openapi.json", HttpMethod::Get, openapi()),
     ];
     let paths = routes.into_iter().fold(PathsBuilder::new(), |paths, (path, method, operation)| {
-        let post = matches!(method, HttpMethod::Post);
-        let operation: Operation = if post { with_headers(operation) } else { operation }.build();
+        let operation: Operation = operation.build();
         paths.path(path, PathItem::new(method, operation))
     });
     paths.build()
@@ -93,7 +100,7 @@ fn inference(id: &str, summary: &str, request: &str, whole: &str, frame: &str) -
 /// A route that asks models, with the headers and errors that all of these have.
 fn asking(id: &str, summary: &str, request: &str, answered: ResponseBuilder) -> OperationBuilder {
     let answered = ANSWER_HEADERS.iter().fold(answered, |response, row| response.header(row.0, header(row)));
-    let operation = described("inference", id, summary)
+    let operation = with_headers(described("inference", id, summary), &REQUEST_HEADERS)
         .request_body(Some(body(request)))
         .response("200", answered.build());
     let statuses = [400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 502, 503, 504];
@@ -173,8 +180,8 @@ fn open(id: &str, summary: &str) -> OperationBuilder {
     described("operation", id, summary).securities(Some([SecurityRequirement::default()]))
 }
 
-fn with_headers(operation: OperationBuilder) -> OperationBuilder {
-    REQUEST_HEADERS.iter().fold(operation, |operation, (name, kind, description)| {
+fn with_headers(operation: OperationBuilder, headers: &[HeaderRow]) -> OperationBuilder {
+    headers.iter().fold(operation, |operation, (name, kind, description)| {
         let parameter: Parameter = ParameterBuilder::new()
             .name(*name)
             .parameter_in(ParameterIn::Header)

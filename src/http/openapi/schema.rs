@@ -68,6 +68,62 @@ fn one_of(names: Vec<&'static str>, description: &str) -> RefOr<Schema> {
         .into()
 }
 
+/// A request to be queued.
+#[derive(Debug, ToSchema)]
+pub struct JobRequest {
+    /// The route that would take the body: `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings`.
+    #[schema(pattern = "^/v1/(chat/completions|completions|embeddings)$")]
+    pub endpoint: String,
+    /// What that route takes.
+    #[schema(value_type = Object)]
+    pub body: (),
+    /// The queue; `normal` where nothing is said.
+    pub lane: Option<JobLane>,
+}
+
+/// Whose turn a job is.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum JobLane {
+    High,
+    Normal,
+    Batch,
+}
+
+/// A job.
+#[derive(Debug, ToSchema)]
+pub struct Job {
+    /// Its identity.
+    pub id: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// The answer, once there is one.
+    pub result: Option<JobResult>,
+}
+
+/// Where a job stands.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum JobStatus {
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// The answer to a job.
+#[derive(Debug, ToSchema)]
+pub struct JobResult {
+    /// The status that it would have had over HTTP.
+    pub status: u16,
+    /// The body that it would have had: an answer, or an error.
+    #[schema(value_type = Object)]
+    pub body: (),
+}
+
 /// What can be asked for.
 #[derive(Debug, ToSchema)]
 pub struct ModelList {

@@ -72,6 +72,9 @@ fn every_route_is_there_with_an_id_of_its_own_and_an_answer() {
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/embeddings",
+        "/v1/jobs",
+        "/v1/jobs/{id}",
+        "/v1/jobs/{id}/events",
         "/v1/models",
         "/v1/models/{id}",
     ];
@@ -80,14 +83,16 @@ fn every_route_is_there_with_an_id_of_its_own_and_an_answer() {
     for path in document["paths"].as_object().unwrap().values() {
         for operation in path.as_object().unwrap().values() {
             ids.push(operation["operationId"].as_str().unwrap());
-            assert!(operation["responses"].get("200").is_some());
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.keys().any(|status| status.starts_with('2')));
             for response in operation["responses"].as_object().unwrap().values() {
                 assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{response}");
             }
         }
     }
     let distinct: BTreeSet<_> = ids.iter().collect();
-    assert_eq!(distinct.len(), expected.len());
+    assert_eq!(distinct.len(), ids.len(), "an id is used twice");
+    assert!(ids.len() >= expected.len());
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(super) async fn index(app: web::Data<App>) -> HttpResponse {
         "chat": "/v1/chat/completions",
         "embeddings": "/v1/embeddings",
         "models": "/v1/models",
+        "jobs": "/v1/jobs",
         "health": "/health",
         "metrics": "/metrics",
         "openapi": "/openapi.json",

@@ -4,6 +4,7 @@ mod embed;
 mod generate;
 mod head;
 mod health;
+mod jobs;
 mod meta;
 mod models;
 mod poison;
@@ -18,6 +19,7 @@ use actix_web::http::header::HeaderValue;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route};
 use futures::FutureExt;
+use opossum_jobs::Door;
 
 use self::head::answer_head;
 pub use self::poison::Hooks;
@@ -35,6 +37,8 @@ use crate::telemetry::metrics::EndpointMetrics;
 pub struct App {
     /// The one path.
     pub service: Service,
+    /// The job queue, where there is one.
+    pub door: Option<Door>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// Bounds on bodies that may carry images.
@@ -55,22 +59,30 @@ struct Series {
     embeddings: EndpointMetrics,
     models: EndpointMetrics,
     model: EndpointMetrics,
+    jobs: EndpointMetrics,
+    job: EndpointMetrics,
+    job_cancelled: EndpointMetrics,
+    job_events: EndpointMetrics,
     other: EndpointMetrics,
 }
 
 impl App {
     /// Joins what the routes need.
-    pub fn new(service: Service, metrics: Arc<Metrics>, options: AppOptions) -> Self {
+    pub fn new(service: Service, door: Option<Door>, metrics: Arc<Metrics>, options: AppOptions) -> Self {
         let series = Series {
             chat: metrics.endpoint("POST", "/v1/chat/completions"),
             completions: metrics.endpoint("POST", "/v1/completions"),
             embeddings: metrics.endpoint("POST", "/v1/embeddings"),
             models: metrics.endpoint("GET", "/v1/models"),
             model: metrics.endpoint("GET", "/v1/models/{id}"),
+            jobs: metrics.endpoint("POST", "/v1/jobs"),
+            job: metrics.endpoint("GET", "/v1/jobs/{id}"),
+            job_cancelled: metrics.endpoint("DELETE", "/v1/jobs/{id}"),
+            job_events: metrics.endpoint("GET", "/v1/jobs/{id}/events"),
             other: metrics.endpoint("other", "other"),
         };
         let AppOptions { body, body_without_images, request_timeout, version } = options;
-        Self { service, metrics, body, body_without_images, request_timeout, version, series }
+        Self { service, door, metrics, body, body_without_images, request_timeout, version, series }
     }
 }
 
@@ -119,6 +131,7 @@ pub fn configure(config: &mut ServiceConfig) {
             web::resource("/openapi.json").route(reading().to(meta::openapi)).default_service(only("GET")),
         )
         .service(web::resource("/").route(reading().to(meta::index)).default_service(only("GET")));
+    jobs::configure(config);
     config.default_service(web::to(not_found));
 }
 
