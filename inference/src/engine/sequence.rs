@@ -74,6 +74,7 @@ impl Sequence {
         let prompt_tokens = tokens.len();
         listener.queue(TokenEvent::Started { prompt_tokens });
         let room = context - prompt_tokens;
+        let limit = params.max_tokens.map_or(room, |most| most.min(room));
         Ok(Self {
             listener,
             tokens,
@@ -82,8 +83,8 @@ impl Sequence {
             text: TextStream::new(params.stop.clone()),
             wants_logprobs: params.logprobs.is_some(),
             usage: TokenUsage { prompt_tokens, completion_tokens: 0 },
-            limit: params.max_tokens.map_or(room, |most| most.min(room)),
-            sampler: Sampler::new(params, rand::random()).constrained(constraint),
+            limit,
+            sampler: Sampler::new(params, rand::random()).constrained(constraint, limit),
             submitted,
             over: false,
             state: State::Running,

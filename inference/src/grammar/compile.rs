@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory, TokenParser};
 
+use super::ending::end_after;
 use super::{Constraint, Grammar, refused};
 use crate::InferenceError;
 use crate::tokenizer::Tokenizer;
@@ -42,14 +45,21 @@ pub struct Grammars {
 #[derive(Clone)]
 pub(super) struct Compiled {
     factory: Arc<ParserFactory>,
-    /// At the grammar's start. Each answer takes a copy of its own: what one answer makes the lexer remember is gone
-    /// with it.
-    matcher: Arc<Mutex<Matcher>>,
+    /// At the grammar's start.
+    parser: Arc<Mutex<TokenParser>>,
+    shortest: Option<usize>,
 }
 
 impl Compiled {
-    fn constraint(&self) -> Constraint {
-        Constraint::new(self.matcher.lock().unwrap_or_else(PoisonError::into_inner).deep_clone())
+    /// A parser at the grammar's start. Each answer has its own: what one answer makes the lexer remember is gone with
+    /// it.
+    pub(super) fn parser(&self) -> TokenParser {
+        self.parser.lock().unwrap_or_else(PoisonError::into_inner).deep_clone()
+    }
+
+    /// Tokens of the shortest answer that was found, or one more; `None` when none was found.
+    pub(super) fn shortest(&self) -> Option<usize> {
+        self.shortest
     }
 }
 
@@ -74,22 +84,26 @@ impl Grammars {
     /// it, or it takes too long to compile; [`InferenceError::GrammarFailed`] when too many are being compiled now, or
     /// the model has no token that ends an answer.
     pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, InferenceError> {
+        self.compiled(grammar).map(Constraint::new)
+    }
+
+    /// What [`Grammars::constraint`] makes a constraint of.
+    pub(super) fn compiled(&self, grammar: &Grammar) -> Result<Compiled, InferenceError> {
         let factory = self.factory.get_or_init(|| factory(&self.tokenizer).map(Arc::new)).clone()?;
         let own = grammar.0.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(own) = own.filter(|own| Arc::ptr_eq(&own.factory, &factory)) {
-            return Ok(own.constraint());
+            return Ok(own);
         }
         let compiled = match self.find(grammar) {
             Some(compiled) => compiled,
             None => {
-                let matcher = Arc::new(Mutex::new(self.compile(Arc::clone(&factory), grammar)?));
-                let compiled = Compiled { factory, matcher };
+                let compiled = self.compile(factory, grammar)?;
                 self.keep(grammar.clone(), compiled.clone());
                 compiled
             }
         };
         *grammar.0.compiled.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiled.clone());
-        Ok(compiled.constraint())
+        Ok(compiled)
     }
 
     #[cfg(test)]
@@ -126,13 +140,13 @@ impl Grammars {
     }
 
     /// Compiles on a thread of its own: one with a deep stack, and one that can be left alone when it takes too long.
-    fn compile(&self, factory: Arc<ParserFactory>, grammar: &Grammar) -> Result<Matcher, InferenceError> {
+    fn compile(&self, factory: Arc<ParserFactory>, grammar: &Grammar) -> Result<Compiled, InferenceError> {
         let slot = Slot::take(&self.compiling)?;
         let (done, result) = sync_channel(1);
         let (text, field) = (grammar.clone(), grammar.0.field);
         let work = move || {
             let slot = slot;
-            let compiled = parser(&factory, &text);
+            let compiled = compiled(factory, &text);
             drop(slot);
             // Nobody waits any more: the work was in vain.
             let _ = done.send(compiled);
@@ -140,25 +154,25 @@ impl Grammars {
         let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(STACK_BYTES);
         let failed = |reason: String| InferenceError::GrammarFailed { reason };
         thread.spawn(work).map_err(|error| failed(format!("cannot start a thread: {error}")))?;
-        let parser = match result.recv_timeout(PATIENCE) {
-            Ok(parser) => parser?,
-            Err(RecvTimeoutError::Timeout) => return Err(refused(field, "takes too long to compile")),
-            Err(RecvTimeoutError::Disconnected) => return Err(refused(field, "cannot be compiled")),
-        };
-        let matcher = Matcher::new(Ok(parser));
-        // The first mask tells whether anything follows the grammar at all.
-        matcher.deep_clone().compute_mask().map_err(|error| refused(field, one_line(&error)))?;
-        match matcher.get_error() {
-            None => Ok(matcher),
-            Some(error) => Err(refused(field, one_line(&error))),
+        match result.recv_timeout(PATIENCE) {
+            Ok(compiled) => compiled,
+            Err(RecvTimeoutError::Timeout) => Err(refused(field, "takes too long to compile")),
+            Err(RecvTimeoutError::Disconnected) => Err(refused(field, "cannot be compiled")),
         }
     }
 }
 
-fn parser(factory: &ParserFactory, grammar: &Grammar) -> Result<TokenParser, InferenceError> {
+fn compiled(factory: Arc<ParserFactory>, grammar: &Grammar) -> Result<Compiled, InferenceError> {
     let refuse = |error: &dyn fmt::Display| refused(grammar.0.field, one_line(error));
     let parsed: TopLevelGrammar = serde_json::from_str(&grammar.0.text).map_err(|error| refuse(&error))?;
-    factory.create_parser(parsed).map_err(|error| refuse(&error))
+    let mut parser = factory.create_parser(parsed).map_err(|error| refuse(&error))?;
+    parser.start_without_prompt();
+    // The first mask tells whether anything follows the grammar at all.
+    Matcher::new(Ok(parser.deep_clone())).compute_mask().map_err(|error| refuse(&error))?;
+    let mut scout = parser.deep_clone();
+    let end = catch_unwind(AssertUnwindSafe(|| Ok(end_after(&mut scout, None))));
+    let shortest = end.ok().flatten().map(|end| end.len());
+    Ok(Compiled { factory, parser: Arc::new(Mutex::new(parser)), shortest })
 }
 
 /// The parser's words in one line of bounded length.

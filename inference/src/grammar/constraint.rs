@@ -4,11 +4,14 @@ use std::fmt;
 
 use llguidance::Matcher;
 
+use super::compile::Compiled;
+use super::ending::Ending;
 use crate::InferenceError;
 
 /// A grammar and how much of it was generated.
 pub struct Constraint {
     matcher: Matcher,
+    ending: Ending,
 }
 
 impl fmt::Debug for Constraint {
@@ -19,8 +22,8 @@ impl fmt::Debug for Constraint {
 }
 
 impl Constraint {
-    pub(super) fn new(matcher: Matcher) -> Self {
-        Self { matcher }
+    pub(super) fn new(grammar: Compiled) -> Self {
+        Self { matcher: Matcher::new(Ok(grammar.parser())), ending: Ending::new(grammar) }
     }
 
     /// Sets the logits of all tokens that may not come next to minus infinity. When the answer is whole, the tokens
@@ -48,6 +51,12 @@ impl Constraint {
         Ok(())
     }
 
+    /// The token to go on with, when this one was chosen and `left` tokens are left, it included: the chosen one, or one
+    /// that leads to the answer's end where the chosen one would leave too few tokens to make it whole.
+    pub fn wind_down(&mut self, chosen: u32, left: usize) -> u32 {
+        if self.matcher.is_stopped() { chosen } else { self.ending.choose(chosen, left) }
+    }
+
     /// Goes on by a token that [`Constraint::mask`] allowed.
     ///
     /// # Errors
@@ -61,6 +70,7 @@ impl Constraint {
                 false => Err(InferenceError::GrammarFailed { reason: "the answer was whole".to_owned() }),
             };
         }
+        self.ending.accept(id);
         self.matcher.consume_token(id).map_err(|error| failed(&error))
     }
 

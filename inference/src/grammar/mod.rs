@@ -3,16 +3,19 @@
 //! A [`Grammar`] says what an answer may look like. [`Grammars`] compiles it against a model's vocabulary, and the
 //! [`Constraint`] that comes out of it rules out, before each token is chosen, every token after which no whole answer
 //! of that form would be possible. The model may end its answer only where the answer is whole. So whatever the model
-//! is, a generation that ends by itself has the form that was asked for; one that `max_tokens` ends is cut.
+//! is, a generation that ends by itself has the form that was asked for. Where `max_tokens` comes close, the answer is led
+//! to its end in time; it is cut only where there is no end so short.
 //!
 //! The parsing is that of `llguidance`; what is ours is to keep it honest and bounded: see [`Grammar::json_schema`].
 //! The prompt is left alone: a caller who wants the model to know the schema says so in the messages.
 
 mod compile;
 mod constraint;
+mod ending;
 mod formats;
 mod numbers;
 mod schema;
+mod shortest;
 #[cfg(test)]
 mod tests;
 mod tools;

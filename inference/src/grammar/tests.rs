@@ -21,17 +21,21 @@ pub(super) fn noise(grammars: &Grammars, grammar: &Grammar, seed: u64, most: usi
     let mut constraint = grammars.constraint(grammar).unwrap();
     let mut random = seed;
     let mut text = Vec::new();
-    for _ in 0..most {
+    for left in (1..=most).rev() {
         let mut logits: Vec<f32> =
             (0..grammars.tokenizer().vocab()).map(|_| split_mix_64(&mut random) as f32).collect();
         constraint.mask(&mut logits).unwrap();
         let best = (0..).zip(&logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
         assert!(best.1.is_finite(), "nothing may follow {:?}", String::from_utf8_lossy(&text));
-        constraint.accept(best.0).unwrap();
-        if grammars.tokenizer().is_end_of_generation(best.0) {
+        let id = constraint.wind_down(best.0, left);
+        constraint.accept(id).unwrap();
+        if grammars.tokenizer().is_end_of_generation(id) {
             return Some(String::from_utf8(text).unwrap());
         }
-        text.extend(grammars.tokenizer().bytes(best.0));
+        text.extend(grammars.tokenizer().bytes(id));
+        if constraint.is_complete() {
+            return Some(String::from_utf8(text).unwrap());
+        }
     }
     None
 }

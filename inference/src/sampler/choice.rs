@@ -10,12 +10,15 @@ use crate::grammar::Constraint;
 /// One sequence's way of choosing tokens.
 ///
 /// In order: the model's own distribution is kept for log-probabilities; bias and penalties change the logits; what
-/// the grammar does not allow is ruled out; temperature 0 takes the highest (the lowest id among equals); otherwise the temperature, then `top_k`, then `top_p`
-/// cut the distribution ("nucleus sampling", Holtzman et al., 2020), and one random number chooses.
+/// the grammar does not allow is ruled out; temperature 0 takes the highest (the lowest id among equals); otherwise the
+/// temperature, then `top_k`, then `top_p` cut the distribution ("nucleus sampling", Holtzman et al., 2020), and one
+/// random number chooses. Near the limit the grammar may put another token in its place.
 #[derive(Debug)]
 pub struct Sampler {
     params: GenerationParams,
     constraint: Option<Constraint>,
+    /// Tokens left to generate, as far as the constraint is concerned.
+    left: usize,
     random: u64,
     /// How often each token was generated.
     generated: HashMap<u32, u32>,
@@ -36,13 +39,15 @@ impl Sampler {
     #[must_use]
     pub fn new(params: GenerationParams, seed: u64) -> Self {
         let random = params.seed.unwrap_or(seed);
-        Self { params, constraint: None, random, generated: HashMap::new() }
+        Self { params, constraint: None, left: usize::MAX, random, generated: HashMap::new() }
     }
 
-    /// The same, choosing only what the grammar allows. The constraint is that of `params.grammar`, at its start.
+    /// The same, choosing only what the grammar allows, and such that the answer is whole after `limit` tokens if it
+    /// can be. The constraint is that of `params.grammar`, at its start.
     #[must_use]
-    pub fn constrained(mut self, constraint: Option<Constraint>) -> Self {
+    pub fn constrained(mut self, constraint: Option<Constraint>, limit: usize) -> Self {
         self.constraint = constraint;
+        self.left = limit;
         self
     }
 
@@ -60,13 +65,15 @@ impl Sampler {
             constraint.mask(logits)?;
         }
         let highest = scan::highest(logits)?;
-        let id = match self.params.temperature {
+        let mut id = match self.params.temperature {
             0.0 => scan::first_of(logits, highest),
             temperature => self.draw(logits, Scale { highest, temperature }),
         };
         if let Some(constraint) = &mut self.constraint {
+            id = constraint.wind_down(id, self.left);
             constraint.accept(id)?;
         }
+        self.left = self.left.saturating_sub(1);
         *self.generated.entry(id).or_default() += 1;
         Ok(Choice { id, logprobs: own.map(|own| own.logprobs(id)) })
     }
