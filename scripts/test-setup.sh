@@ -19,6 +19,19 @@ clients() {
     cp "$wanted" "$stamp"
 }
 
+# The Node client library of docs/examples.
+examples() {
+    local wanted=docs/examples/package.json stamp=docs/examples/node_modules/opossum-package.json
+    if cmp -s "$wanted" "$stamp"; then
+        return
+    fi
+    server nodejs node
+    server npm npm
+    echo "==> Installing the Node client library of $wanted beside it"
+    npm install --prefix docs/examples --silent --no-package-lock --no-audit --no-fund
+    cp "$wanted" "$stamp"
+}
+
 # model NAME PLACE: a model of the catalogue, and the file or folder that it is kept in.
 model() {
     local name="$1" place="$2"
@@ -56,6 +69,7 @@ clients
 if [ "${1:-all}" != clients ]; then
     server postgresql '/usr/lib/postgresql/*/bin/postgres'
     server rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
+    examples
     model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf
     model all-minilm-l6-v2 all-minilm-l6-v2
 fi

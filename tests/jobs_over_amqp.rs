@@ -1,6 +1,8 @@
 //! A request that is published to a queue is answered as one that is posted, and the queue's troubles are not
 //! the callers' over HTTP.
 
+use std::io::ErrorKind::TimedOut;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use opossum_testkit::requester::{PATIENCE, payload, payload_of};
@@ -24,6 +26,7 @@ async fn jobs_go_the_path_of_requests() {
         a_job_fails_over_and_is_tried_again(&broker, 2),
         a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_back(&broker, 3),
         a_job_over_http_is_promised_followed_fetched_and_cancelled(&broker, 5),
+        the_examples_of_the_documentation_work(&broker, 6),
     );
     http_answers_while_the_broker_is_away(&mut broker, 4).await;
 }
@@ -125,7 +128,7 @@ async fn a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_ba
     broker: &Broker,
     vhost: usize,
 ) {
-    let up = Upstream::openai().script(Script::text("slow").delay(Duration::from_secs(2))).start();
+    let up = Upstream::openai().script(Script::new().delay(Duration::from_secs(3)).answer("slow")).start();
     let builder =
         Service::of(BIN).named("only", &up).set("server.max_in_flight", 1).set("server.drain_delay", 0);
     let mut leaving = service(broker, vhost, builder.clone()).await;
@@ -144,7 +147,8 @@ async fn a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_ba
 }
 
 async fn a_job_over_http_is_promised_followed_fetched_and_cancelled(broker: &Broker, vhost: usize) {
-    let up = Upstream::openai().script(Script::text("in good time").delay(Duration::from_secs(1))).start();
+    let up =
+        Upstream::openai().script(Script::new().delay(Duration::from_secs(4)).answer("in good time")).start();
     let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
     let client = service.client();
     let job = json!({ "endpoint": "/v1/chat/completions", "body": ask("x"), "lane": "high" });
@@ -184,6 +188,31 @@ async fn a_job_over_http_is_promised_followed_fetched_and_cancelled(broker: &Bro
     assert_eq!((bad.status, bad.error_param().as_str()), (400, "body.messages"), "{}", bad.body_text());
     assert_eq!(client.get("/v1/jobs/job_none").await.status, 404);
     assert_eq!(client.call("DELETE", "/v1/jobs/job_none", None).await.status, 404);
+}
+
+async fn the_examples_of_the_documentation_work(broker: &Broker, vhost: usize) {
+    let up = Upstream::openai().script(Script::echo()).start();
+    let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv/bin/python").display().to_string();
+    for (program, example) in [(python.as_str(), "ask_by_queue.py"), ("node", "ask_by_queue.mjs")] {
+        let run = tokio::process::Command::new(program)
+            .arg(root.join("docs/examples").join(example))
+            .arg(format!("from {example}"))
+            .env("AMQP_URL", broker.url("acme", vhost))
+            .kill_on_drop(true)
+            .output();
+        let ran = tokio::time::timeout(PATIENCE, run).await.unwrap_or_else(|_| Err(TimedOut.into()));
+        assert!(ran.is_ok(), "{example}: {ran:?}; scripts/test-setup.sh installs what it needs");
+        let said = ran.map(|output| (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned()));
+        let (out, err) = said.unwrap_or_default();
+        assert_eq!(
+            String::from_utf8_lossy(&out).trim(),
+            format!("from {example}"),
+            "{err}\n{}",
+            service.logs()
+        );
+    }
 }
 
 async fn http_answers_while_the_broker_is_away(broker: &mut Broker, vhost: usize) {
