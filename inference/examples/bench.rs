@@ -2,7 +2,7 @@
 //! with the same cases, tokens, positions and output, so that the two can be run in turn.
 //!
 //! Arguments: a GGUF file, the number of threads, seconds a case, then cases: `prefill:TOKENS` computes a prompt and
-//! the logits of its last token, `decode:SEQUENCES` computes one token and its logits for each of so many sequences at
+//! the logits of its last token, `late:TOKENS` computes so many at position 1,920 of a prompt, `decode:SEQUENCES` computes one token and its logits for each of so many sequences at
 //! positions 128 to 191, `read:MIB` adds up so much memory: what a decode step, which reads all weights once, can at
 //! best be as fast as.
 //!
@@ -24,6 +24,8 @@ use opossum_kernels::Pool;
 
 /// Tokens of a sequence before its first decode step that counts.
 const PAST: usize = 128;
+/// Tokens of a long prompt before those of a case that counts its end.
+const LONG: usize = 1920;
 /// Decode steps before the sequences begin at `PAST` again.
 const SPAN: usize = 64;
 /// Tokens of the cache, all sequences together: as many as llama.cpp is given.
@@ -103,6 +105,16 @@ impl Bench {
         samples
     }
 
+    fn late(&mut self, tokens: usize) -> Vec<Duration> {
+        self.pass(1, 0, LONG);
+        let end = Instant::now() + self.budget;
+        let mut samples = vec![self.pass(1, LONG, tokens)];
+        while Instant::now() < end {
+            samples.push(self.pass(1, LONG, tokens));
+        }
+        samples
+    }
+
     fn decode(&mut self, sequences: usize) -> Vec<Duration> {
         self.pass(sequences, 0, PAST);
         self.pass(sequences, PAST, 1);
@@ -137,9 +149,10 @@ impl Bench {
         let (kind, amount) = case.split_once(':').unwrap_or_default();
         let mut samples = match (kind, amount.parse()) {
             ("prefill", Ok(tokens @ 1..=CONTEXT)) => self.prefill(tokens),
+            ("late", Ok(tokens @ 1..=1024)) => self.late(tokens),
             ("decode", Ok(sequences @ 1..=16)) => self.decode(sequences),
             ("read", Ok(mib @ 1..=4096)) => self.read(mib),
-            _ => panic!("{case}: a case is prefill:TOKENS, decode:SEQUENCES or read:MIB"),
+            _ => panic!("{case}: a case is prefill:TOKENS, late:TOKENS, decode:SEQUENCES or read:MIB"),
         };
         let cpu = cpu_time() - before;
         samples.sort_unstable();

@@ -7,7 +7,7 @@ use half::f16;
 use half::slice::HalfBitsSliceExt as _;
 
 use crate::simd::{Kernel, MAX_LANES, Simd, dispatch};
-use crate::{Isa, Pool};
+use crate::{Isa, Pool, pages};
 
 /// Tokens in a block.
 pub const BLOCK_TOKENS: usize = 32;
@@ -180,7 +180,11 @@ impl KvStore {
 fn zeroed(elements: usize) -> Option<Box<[u16]>> {
     let layout = Layout::array::<u16>(elements).ok().filter(|layout| layout.size() > 0)?;
     // SAFETY: the layout is not empty.
-    let start = unsafe { alloc_zeroed(layout) }.cast::<u16>();
+    let start = unsafe { alloc_zeroed(layout) };
+    if !start.is_null() {
+        pages::advise_huge(start, layout.size());
+    }
+    let start = start.cast::<u16>();
     // SAFETY: just allocated with the layout of this slice by the allocator of boxes; zeros are valid numbers.
     (!start.is_null()).then(|| unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, elements)) })
 }

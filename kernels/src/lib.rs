@@ -17,6 +17,7 @@ pub mod isa;
 pub mod kv;
 pub mod matrix;
 pub mod norm;
+mod pages;
 pub mod pool;
 pub mod rope;
 mod simd;

@@ -7,7 +7,7 @@ use half::f16;
 
 use super::tile::{Scratch, Source, Task, attend};
 use crate::kv::{BLOCK_TOKENS, KvStore};
-use crate::simd::{Kernel, MAX_LANES, Simd, dispatch};
+use crate::simd::{Kernel, MAX_LANES, Simd, dispatch, prefetch};
 use crate::split::Parts;
 use crate::{Isa, Pool};
 
@@ -273,6 +273,13 @@ impl Source for Cached<'_> {
     #[inline(always)]
     fn stored(&self, block: usize) -> Option<(&[f16], &[f16])> {
         Some(self.store.head(self.layer, self.blocks[block], self.kv_head))
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, block: usize) {
+        let (keys, values) = self.store.head(self.layer, self.blocks[block], self.kv_head);
+        prefetch(keys);
+        prefetch(values);
     }
 
     #[inline(always)]

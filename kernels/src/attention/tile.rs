@@ -24,6 +24,9 @@ pub(super) const STEP: usize = STEP_BLOCKS * BLOCK_TOKENS;
 pub(super) trait Source {
     /// Keys, `[dim, BLOCK_TOKENS]`, and values, `[BLOCK_TOKENS, dim made whole vectors]`, where they are stored so.
     fn stored(&self, block: usize) -> Option<(&[f16], &[f16])>;
+    /// Asks for the keys and values of one block, which are read soon.
+    #[inline(always)]
+    fn prefetch(&self, _block: usize) {}
     /// Writes the keys of one block as `[dim, BLOCK_TOKENS]`; columns of tokens that are not there may be anything.
     fn keys<S: Simd>(&self, s: S, block: usize, out: &mut [f32]);
     /// Writes the values of one block as `[BLOCK_TOKENS, dim made whole vectors]`; as above for the rows.
@@ -131,7 +134,9 @@ pub(super) fn attend<S: Simd, K: Source>(
     }
     begin(task, scratch);
     let mut first = keys.start / BLOCK_TOKENS * BLOCK_TOKENS;
+    prefetch(source, first, keys.end);
     while first < keys.end {
+        prefetch(source, first + STEP, keys.end);
         // Only written tokens are touched: what an earlier sequence left behind them may be no number at all.
         let step = first.max(keys.start)..keys.end.min(first + STEP);
         score(s, source, task, first, &step, &seen, scratch);
@@ -144,6 +149,14 @@ pub(super) fn attend<S: Simd, K: Source>(
         }
         gather(s, source, task, first, &step, &seen, scratch);
         first += STEP;
+    }
+}
+
+/// Asks for the blocks of the step that begins with token `first`.
+#[inline(always)]
+fn prefetch<K: Source>(source: &K, first: usize, end: usize) {
+    for at in (first..end.min(first + STEP)).step_by(BLOCK_TOKENS) {
+        source.prefetch(at / BLOCK_TOKENS);
     }
 }
 

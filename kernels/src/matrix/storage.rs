@@ -7,9 +7,10 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::pages::{self, HUGE_PAGE};
+
 /// Bytes of a cache line: weights start on one.
 const LINE: usize = 64;
-const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of a slab that several matrices share. Pages that no matrix has reached cost nothing.
 const SLAB: usize = 32 << 20;
 
@@ -94,7 +95,7 @@ impl Slab {
         let layout = Layout::from_size_align(bytes.max(LINE), HUGE_PAGE).ok()?;
         // SAFETY: the layout is not empty.
         let start = NonNull::new(unsafe { alloc(layout) })?;
-        advise_huge_pages(start, bytes);
+        pages::advise_huge(start.as_ptr(), bytes);
         Some(Self { start, layout })
     }
 }
@@ -105,16 +106,6 @@ impl Drop for Slab {
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
-
-/// Asks the system for huge pages. It may refuse; nothing depends on it but speed.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
-    // SAFETY: the range lies inside one live allocation and the advice leaves its contents alone.
-    unsafe { libc::madvise(start.as_ptr().cast(), bytes / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
 
 #[cfg(test)]
 mod tests {
