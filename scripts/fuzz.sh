@@ -19,4 +19,4 @@ export RUSTC_BOOTSTRAP=1
 # Safe code needs no address sanitizer, and runs several times faster without; overflow and assertions are checked.
 exec cargo fuzz run --sanitizer none --debug-assertions --fuzz-dir fuzz "$target" \
     "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
-    -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+    -max_total_time="$seconds" -max_len=8192 -timeout=60 -rss_limit_mb=2048 -print_final_stats=1
