@@ -1,6 +1,7 @@
 //! Attention of new tokens to those before them, over a [`KvStore`].
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use half::f16;
@@ -15,6 +16,8 @@ use crate::{Isa, Pool};
 const TILE_ROWS: usize = 48;
 /// The same where tile registers make the products cheap, and packing keys and values the dearer.
 const AMX_TILE_ROWS: usize = 192;
+/// Pieces for each thread, so that all get about an even share.
+const PIECES: usize = 4;
 /// Keys that a part of a cut tile has at least.
 const PART_KEYS: usize = 4 * BLOCK_TOKENS;
 
@@ -113,6 +116,20 @@ struct Piece {
 impl Batch<'_> {
     /// The pieces, and how many numbers the sums of parts take. Parts of one tile are neighbours.
     fn plan(&self, threads: usize) -> (Vec<Piece>, usize) {
+        let tiles = self.tiles(threads);
+        let work: usize = tiles.iter().map(|tile| self.work(tile)).sum();
+        let mut pieces = Vec::with_capacity(tiles.len() + PIECES * threads);
+        let mut partial = 0;
+        for tile in tiles {
+            // One thread alone gains nothing from parts.
+            let wanted = if threads == 1 { 1 } else { PIECES * threads * self.work(&tile) / work };
+            self.cut(tile, wanted, &mut pieces, &mut partial);
+        }
+        (pieces, partial)
+    }
+
+    /// Whole tiles, those with the most work first, so that no thread is left alone with one of them at the end.
+    fn tiles(&self, threads: usize) -> Vec<Piece> {
         let kv_heads = self.store.shape().kv_heads;
         let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
         let rows = if self.isa >= Isa::Amx {
@@ -123,34 +140,34 @@ impl Batch<'_> {
             TILE_ROWS
         };
         let tile = (rows / self.group).max(1);
-        let tiles: usize = self.spans.iter().map(|span| span.tokens.div_ceil(tile)).sum::<usize>() * kv_heads;
-        // Two pieces a thread are enough for an even share; one thread alone gains nothing from parts.
-        let wanted = if threads == 1 { 1 } else { (2 * threads).div_ceil(tiles.max(1)) };
-        let mut pieces = Vec::with_capacity(tiles * wanted);
-        let (mut partial, mut first) = (0, 0);
-        for (index, span) in self.spans.iter().enumerate() {
-            assert!(span.past + span.tokens <= span.blocks.len() * BLOCK_TOKENS, "a table for all tokens");
-            // The last tiles have the most keys: they go first, so that none of them is left alone at the end.
-            for start in (0..span.tokens).step_by(tile).rev() {
-                let tokens = tile.min(span.tokens - start);
-                let position = span.past + start;
+        let mut tiles = Vec::new();
+        let mut first = 0;
+        for (span, &Span { tokens: all, past, blocks }) in self.spans.iter().enumerate() {
+            assert!(past + all <= blocks.len() * BLOCK_TOKENS, "a table for all tokens");
+            for start in (0..all).step_by(tile) {
+                let (row, position, tokens) = (first + start, past + start, tile.min(all - start));
                 let keys = self.seen(position).start..position + tokens;
-                for kv_head in 0..kv_heads {
-                    let whole = Piece {
-                        span: index,
-                        row: first + start,
-                        position,
-                        tokens,
-                        kv_head,
-                        keys: keys.clone(),
-                        partial: None,
-                    };
-                    self.cut(whole, wanted, &mut pieces, &mut partial);
-                }
+                tiles.extend((0..kv_heads).map(|kv_head| Piece {
+                    span,
+                    row,
+                    position,
+                    tokens,
+                    kv_head,
+                    keys: keys.clone(),
+                    partial: None,
+                }));
             }
-            first += span.tokens;
+            first += all;
         }
-        (pieces, partial)
+        tiles.sort_by_key(|tile| Reverse(self.work(tile)));
+        tiles
+    }
+
+    /// About how long a piece takes: each key is read once, and then multiplied with all rows.
+    fn work(&self, piece: &Piece) -> usize {
+        /// Rows that a key could be multiplied with while it is read.
+        const READING: usize = 16;
+        piece.keys.len() * (READING + self.rows(piece))
     }
 
     /// Adds a tile in at most `wanted` parts, each of which starts at a block.
