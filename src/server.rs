@@ -1,6 +1,7 @@
 //! Running the service: from settings to the last answer.
 
 use std::io;
+use std::time::Duration;
 
 use actix_web::web;
 use tokio::sync::oneshot;
@@ -10,6 +11,9 @@ use crate::http::routes::{App, AppOptions, Hooks};
 use crate::http::server;
 use crate::settings::Settings;
 use crate::wiring::{self, WiringError};
+
+/// How long the end may take to write what the last requests have used.
+const LAST_ROWS: Duration = Duration::from_secs(2);
 
 /// Why the service did not run.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     running.await?;
     // The server ends with its last answer; jobs may be under way for longer.
     all_out.await.ok();
+    wired.ledger.close(LAST_ROWS).await;
     wired.actors.shutdown();
     tracing::info!("stopped");
     Ok(())

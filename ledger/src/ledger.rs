@@ -203,12 +203,24 @@ impl Ledger {
         self.store.read(Box::new(move |connection| Box::pin(jobs::list(connection, state, limit)))).await
     }
 
-    /// Writes and flushes one small row: what the database says to that it says to everything.
+    /// Writes and flushes one small row, connecting first where that has not been done: what the database
+    /// says to that it says to everything. Goes on when its caller gives up, so that [`Ledger::fault`] tells
+    /// the outcome.
     ///
     /// # Errors
     /// What is wrong.
     pub async fn probe(&self) -> Result<(), LedgerError> {
-        self.store.write(Box::new(|connection| Box::pin(crate::store::beat(connection)))).await
+        let store = Arc::clone(&self.store);
+        let work = async move {
+            store.connect().await?;
+            store.write(Box::new(|connection| Box::pin(crate::store::beat(connection)))).await
+        };
+        self.store.at_home(work).await
+    }
+
+    /// What the last call that wrote, or failed, showed to be wrong with the database. Asks nobody.
+    pub fn fault(&self) -> Option<LedgerError> {
+        self.store.fault()
     }
 
     /// Writes what waits, then disconnects. What cannot be written is counted as dropped, given a call's

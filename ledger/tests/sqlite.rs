@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use opossum_core::jobs::{Claimed, Finished};
-use opossum_ledger::{Address, Ledger, LedgerConfig, LedgerError, LedgerObserver, NoObserver};
+use opossum_ledger::{Address, Ledger, LedgerConfig, LedgerError, LedgerObserver, NoObserver, UsageRecord};
 use opossum_testkit::temp::TempDir;
 use opossum_testkit::{Dice, eventually};
 use sqlx::Executor as _;
@@ -69,11 +69,34 @@ async fn a_locked_file_is_reported_and_nothing_recorded_meanwhile_is_lost() {
     assert!(begun.elapsed() < Duration::from_millis(500), "recording waited: {:?}", begun.elapsed());
     assert_eq!(ledger.probe().await, Err(LedgerError::Locked));
     assert_eq!(ledger.job(key("m")).await, Ok(None), "reading needs no lock");
+    assert_eq!(ledger.fault(), Some(LedgerError::Locked), "and does not show that writing works again");
 
     thief.execute("ROLLBACK").await.unwrap();
     let all = eventually(Duration::from_secs(60), async || recorded(&ledger).await.len() == 1000);
     assert!(all.await, "{}", recorded(&ledger).await.len());
-    assert_eq!(ledger.probe().await, Ok(()));
+    assert_eq!((ledger.probe().await, ledger.fault()), (Ok(()), None));
+}
+
+#[tokio::test]
+async fn rows_of_requests_that_cost_nothing_leave_room_for_others() {
+    let dir = TempDir::new("ledger");
+    drop(open(Address::in_folder(dir.path())).await);
+    let _thief = lock(dir.path()).await;
+    let counter = Arc::new(Counter::default());
+    let small = LedgerConfig { usage_queue: 16, ..config(Address::in_folder(dir.path())) };
+    let ledger = Ledger::start(small, Arc::clone(&counter) as Arc<dyn LedgerObserver>);
+    for n in 0..100 {
+        ledger.record(UsageRecord { attempts: 0, ..usage(&format!("refused-{n}")) });
+    }
+    let dropped = || counter.dropped.load(Ordering::SeqCst);
+    let before = dropped();
+    assert!(before >= 80, "{before}");
+    for n in 0..8 {
+        ledger.record(usage(&format!("paid-{n}")));
+    }
+    assert_eq!(dropped(), before, "the other half of the places is theirs");
+    ledger.record(UsageRecord { attempts: 0, ..usage("one more") });
+    assert_eq!(dropped(), before + 1);
 }
 
 #[tokio::test]

@@ -50,6 +50,9 @@ fn failure(error: ServeError) -> Failure {
         ServeError::Wiring(WiringError::BadBroker(problem)) => {
             SettingsError::new("amqp.url", problem.to_string()).into()
         }
+        ServeError::Wiring(WiringError::BadDatabase(source)) => {
+            SettingsError::new("database.url", source.to_string()).into()
+        }
         other => Failure::Failed(other.to_string()),
     }
 }

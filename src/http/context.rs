@@ -6,9 +6,9 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use opossum_core::ids::ServiceName;
 use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use super::error::{ApiError, Code};
+use super::exchange::Arrival;
 use crate::admission::Lane;
 use crate::service::{CacheMode, RequestContext};
 
@@ -46,15 +46,12 @@ pub fn steering(req: &HttpRequest) -> Result<Steering, ApiError> {
 ///
 /// # Errors
 /// 400 `invalid_value` naming the header.
-pub fn read(
-    req: &HttpRequest,
-    request_id: Arc<str>,
-    received: Instant,
-    longest: Duration,
-) -> Result<RequestContext, ApiError> {
+pub fn read(req: &HttpRequest, arrival: Arrival, longest: Duration) -> Result<RequestContext, ApiError> {
+    let Arrival { request_id, received, route } = arrival;
     let time = timeout(req)?.map_or(longest, |asked| asked.min(longest));
     Ok(RequestContext {
         request_id,
+        endpoint: route,
         tenant: Arc::from(ANONYMOUS),
         received,
         deadline: received + time,
@@ -106,12 +103,14 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use actix_web::test::TestRequest;
+    use tokio::time::Instant;
 
     use super::*;
 
     fn context(name: &'static str, value: &str) -> Result<RequestContext, ApiError> {
         let req = TestRequest::default().insert_header((name, value)).to_http_request();
-        read(&req, Arc::from("r"), Instant::now(), Duration::from_secs(300))
+        let arrival = Arrival { request_id: Arc::from("r"), received: Instant::now(), route: "/" };
+        read(&req, arrival, Duration::from_secs(300))
     }
 
     #[test]

@@ -12,21 +12,30 @@ use crate::telemetry::metrics::EndpointMetrics;
 /// The status we log for a caller who left.
 const CALLER_LEFT: u16 = 499;
 
-/// One request on its way.
-pub struct Exchange {
+/// What is known of a request before anything of it is read.
+#[derive(Clone, Debug)]
+pub struct Arrival {
     /// Identity of the request.
     pub request_id: Arc<str>,
     /// When its head was read.
     pub received: Instant,
+    /// The route it asks.
+    pub route: &'static str,
+}
+
+/// One request on its way.
+pub struct Exchange {
+    /// Its beginning.
+    pub arrival: Arrival,
     series: EndpointMetrics,
-    route: &'static str,
     ended: bool,
 }
 
 impl Exchange {
     /// Begins with a request's head.
     pub fn begin(request_id: Arc<str>, route: &'static str, series: EndpointMetrics) -> Self {
-        Self { request_id, received: Instant::now(), series, route, ended: false }
+        let arrival = Arrival { request_id, received: Instant::now(), route };
+        Self { arrival, series, ended: false }
     }
 
     /// The answer is complete.
@@ -34,15 +43,16 @@ impl Exchange {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let took = self.received.elapsed();
+        let Arrival { request_id, received, route } = &self.arrival;
+        let took = received.elapsed();
         self.series.seen(status, took);
         let ms = (took.as_secs_f64() * 100_000.0).round() / 100.0;
         match error {
             Some(code) => {
-                tracing::info!(request_id = %self.request_id, route = self.route, status, ms, code, "answered with an error");
+                tracing::info!(%request_id, route, status, ms, code, "answered with an error");
             }
             None => {
-                tracing::debug!(request_id = %self.request_id, route = self.route, status, ms, "answered");
+                tracing::debug!(%request_id, route, status, ms, "answered");
             }
         }
     }

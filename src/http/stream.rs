@@ -56,7 +56,7 @@ impl SseBody {
 
     /// An error frame and no end mark, so that no client takes the rest for an answer.
     fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
-        self.encoder.fail(error, &self.exchange.request_id, out);
+        self.encoder.fail(error, &self.exchange.arrival.request_id, out);
         self.exchange.end(200, Some(error.code().as_str()));
         self.events = None;
     }

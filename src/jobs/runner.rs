@@ -219,6 +219,7 @@ fn context(task: &Task<'_>, id: &Arc<str>) -> RequestContext {
     let job: &Job = task.job;
     RequestContext {
         request_id: Arc::clone(id),
+        endpoint: job.endpoint.as_str(),
         tenant: Arc::clone(&job.key.tenant),
         received: Instant::now(),
         deadline: task.deadline,

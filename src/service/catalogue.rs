@@ -15,6 +15,7 @@ use opossum_core::needs::Needs;
 use smallvec::SmallVec;
 
 use super::error::PipelineError;
+use super::usage::Price;
 use crate::telemetry::metrics::ArmMetrics;
 
 /// The name that leaves the choice to the router.
@@ -60,6 +61,8 @@ pub struct Arm {
     pub capability: f32,
     /// Whether it has answered, so that no model needs to be loaded.
     pub warm: AtomicBool,
+    /// What its tokens cost.
+    pub price: Price,
     /// Its series.
     pub metrics: ArmMetrics,
 }

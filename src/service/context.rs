@@ -16,6 +16,8 @@ use super::catalogue::Arm;
 pub struct RequestContext {
     /// Identity of the request in logs, headers and errors.
     pub request_id: Arc<str>,
+    /// The route it came by, as the ledger names it.
+    pub endpoint: &'static str,
     /// Whose request it is; caches never cross it.
     pub tenant: Arc<str>,
     /// When it came in.

@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod storing;
 mod stream;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,6 +27,7 @@ use opossum_core::answer::{Answer, FinishReason};
 use opossum_core::embed::{EmbedRequest, Embeddings};
 use opossum_core::request::GenerateRequest;
 use opossum_core::retry::{Retry, RetryBudget, RetryConfig};
+use opossum_ledger::Ledger;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -38,11 +40,14 @@ pub use error::PipelineError;
 use lookup::Looked;
 use opossum_core::collect::replay;
 use outcome::AttemptRecord;
+pub(crate) use report::LEDGER;
 pub use report::{Health, ModelEntry};
 use run::{Committed, Opened, Run};
 use storing::{Folding, Storing};
 pub use stream::AnswerStream;
 use stream::{Committing, Watch};
+pub use usage::Price;
+use usage::UsageRow;
 
 /// The path. Clones share everything.
 #[derive(Clone)]
@@ -64,6 +69,8 @@ pub struct Parts {
     pub monitor: MonitorHandle,
     /// The embedded engine, if there is one.
     pub inference: Option<InferenceHandle>,
+    /// Where every request is written down.
+    pub ledger: Ledger,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// How long things may take.
@@ -99,6 +106,7 @@ struct Inner {
     router: RouterHandle,
     monitor: MonitorHandle,
     inference: Option<InferenceHandle>,
+    ledger: Ledger,
     metrics: Arc<Metrics>,
     timeouts: Timeouts,
     budget: Mutex<RetryBudget>,
@@ -134,7 +142,8 @@ pub enum ServedBody {
 impl Service {
     /// Puts the path together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { catalogue, admission, cache, router, monitor, inference, metrics, timeouts } = parts;
+        let Parts { catalogue, admission, cache, router, monitor, inference, ledger, metrics, timeouts } =
+            parts;
         let budget = Mutex::new(RetryBudget::new(RetryConfig::default(), Instant::now().into_std()));
         let stored_on_request = AtomicBool::new(false);
         let inner = Inner {
@@ -144,6 +153,7 @@ impl Service {
             router,
             monitor,
             inference,
+            ledger,
             metrics,
             timeouts,
             budget,
@@ -166,8 +176,10 @@ impl Service {
         model: &str,
     ) -> Result<Served, PipelineError> {
         let stream = request.stream;
-        match self.inner.answer(&context, request, model).await? {
+        let (answered, row) = self.inner.answer(&context, request, model).await?;
+        match answered {
             Answered::Kept { meta, body: CachedBody::Answer(answer), permit } => {
+                row.succeed(None);
                 let body = if stream {
                     ServedBody::Stream(stream::replayed(replay(answer), permit))
                 } else {
@@ -175,8 +187,8 @@ impl Service {
                 };
                 Ok(Served { meta, body })
             }
-            Answered::Kept { .. } => Err(PipelineError::Internal),
-            Answered::Made(made) => Ok(self.inner.serve(made, context.deadline)),
+            Answered::Kept { .. } => Err(failed(row, PipelineError::Internal)),
+            Answered::Made(made) => Ok(self.inner.serve(made, row, context.deadline)),
         }
     }
 
@@ -190,13 +202,16 @@ impl Service {
         request: EmbedRequest,
         model: &str,
     ) -> Result<Embedded, PipelineError> {
-        match self.inner.answer(&context, request, model).await? {
+        let (answered, row) = self.inner.answer(&context, request, model).await?;
+        match answered {
             Answered::Kept { meta, body: CachedBody::Embeddings(vectors), .. } => {
+                row.succeed(None);
                 Ok(Embedded { meta, vectors })
             }
-            Answered::Kept { .. } => Err(PipelineError::Internal),
+            Answered::Kept { .. } => Err(failed(row, PipelineError::Internal)),
             Answered::Made(Made { meta, opened, record, storing, .. }) => {
                 record.succeed(opened.usage.as_ref(), false);
+                row.succeed(opened.usage.as_ref());
                 let vectors = Arc::new(opened);
                 if let Some(storing) = storing {
                     storing.store_vectors(Arc::clone(&vectors));
@@ -255,12 +270,27 @@ impl Inner {
         self.budget.lock().try_spend(retry, Instant::now().into_std())
     }
 
-    /// The path from a name to an answer that can no longer be undone.
+    /// The path from a name to an answer that can no longer be undone, with the request's row, which is at its
+    /// end where there is no answer.
     async fn answer<A: Ask>(
         &self,
         context: &RequestContext,
         request: A,
         model: &str,
+    ) -> Result<(Answered<A::Opened>, UsageRow), PipelineError> {
+        let mut row = UsageRow::begin(&self.ledger, context, model);
+        match self.find_answer(context, request, model, &mut row).await {
+            Ok(answered) => Ok((answered, row)),
+            Err(error) => Err(failed(row, error)),
+        }
+    }
+
+    async fn find_answer<A: Ask>(
+        &self,
+        context: &RequestContext,
+        request: A,
+        model: &str,
+        row: &mut UsageRow,
     ) -> Result<Answered<A::Opened>, PipelineError> {
         let catalogue = self.catalogue.load_full();
         let target = catalogue.resolve(model)?;
@@ -274,6 +304,7 @@ impl Inner {
         let (lead, status) = match looked {
             Looked::Found(cached) => {
                 let meta = cached_meta(&catalogue, &cached, clock.timing)?;
+                row.answered_by(&meta.arm, CacheStatus::Hit);
                 return Ok(Answered::Kept { meta, body: cached.body.clone(), permit });
             }
             Looked::Lead(lead) => (Some(lead), CacheStatus::Miss),
@@ -282,31 +313,39 @@ impl Inner {
         let order = self.order(target, eligible, &request, needs, &context.only);
         clock.timing.route = clock.lap();
         let request = Arc::new(request);
-        let committed = Run::new(self, context, &request, order).into_answer().await?;
+        let committed = Run::new(self, context, &request, order, row).into_answer().await?;
         clock.timing.upstream = clock.lap();
         let Committed { candidate, opened, record, attempts, degraded } = committed;
         let arm = candidate.arm;
+        row.answered_by(&arm, status);
         let storing = lead.map(|lead| Storing { lead, arm: arm.id.clone(), degraded });
         let meta = AnswerMeta { arm, attempts, cache: status, degraded, timing: clock.timing };
         Ok(Answered::Made(Made { meta, opened, record, storing, permit }))
     }
 
-    fn serve(&self, made: Made<Opened>, deadline: Instant) -> Served {
+    fn serve(&self, made: Made<Opened>, row: UsageRow, deadline: Instant) -> Served {
         let Made { meta, opened, record, storing, permit } = made;
         let body = match opened {
             Opened::Whole(answer) => {
                 record.succeed(answer.usage.as_ref(), is_refused(&answer));
+                row.succeed(answer.usage.as_ref());
                 ServedBody::Whole(keep(*answer, storing))
             }
             Opened::Stream { first, rest } => {
                 let fold = storing.map(Folding::new);
                 let idle = self.timeouts.token_idle;
-                let watch = Watch { record, fold, idle, deadline, permit };
+                let watch = Watch { record, row, fold, idle, deadline, permit };
                 ServedBody::Stream(Box::pin(Committing::new(first, rest, watch)))
             }
         };
         Served { meta, body }
     }
+}
+
+/// Ends the row of a request that gets no answer.
+fn failed(row: UsageRow, error: PipelineError) -> PipelineError {
+    row.fail(&error);
+    error
 }
 
 fn cached_meta(

@@ -13,6 +13,9 @@ use super::catalogue::{Arm, ServiceEntry};
 use super::order::now;
 use super::{Inner, Service};
 
+/// The ledger's name in health.
+pub(crate) const LEDGER: &str = "database";
+
 /// The health of everything the service leans on, as last seen.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -160,6 +163,9 @@ impl Inner {
         health
             .dependencies
             .extend(seen.dependencies.iter().map(|(name, state)| (name.clone(), state.clone())));
+        // Requests write to it all the time: what they saw is newer than what the monitor did.
+        let ledger = self.ledger.fault().map_or_else(|| "ok".to_owned(), |fault| format!("error: {fault}"));
+        health.dependencies.insert(LEDGER.to_owned(), ledger);
         let actors = seen.actors.iter();
         health
             .actors

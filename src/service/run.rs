@@ -20,6 +20,7 @@ use super::context::RequestContext;
 use super::error::PipelineError;
 use super::order::now;
 use super::outcome::AttemptRecord;
+use super::usage::UsageRow;
 use super::{Inner, fingerprint};
 
 /// No delay before a repetition is longer than this.
@@ -56,13 +57,14 @@ pub(super) struct Run<'r, A> {
     pub request: &'r Arc<A>,
     /// Best first.
     pub order: Eligible<'r>,
+    /// Counts the calls.
+    row: &'r mut UsageRow,
     state: State,
 }
 
 /// What has happened so far.
 #[derive(Default)]
 struct State {
-    attempts: u32,
     /// The last failure that was not a limit.
     fault: Option<FailureClass>,
     /// Earliest time at which a refusing candidate may be asked again.
@@ -95,8 +97,9 @@ impl<'r, A: Ask> Run<'r, A> {
         context: &'r RequestContext,
         request: &'r Arc<A>,
         order: Eligible<'r>,
+        row: &'r mut UsageRow,
     ) -> Self {
-        Self { inner, context, request, order, state: State::default() }
+        Self { inner, context, request, order, row, state: State::default() }
     }
 
     /// Tries until a candidate answers, all have failed for good, or the time is up.
@@ -174,7 +177,7 @@ impl<'r, A: Ask> Run<'r, A> {
 
     fn may_fail_over(&self, position: usize) -> bool {
         let service = &self.order[position].arm.service;
-        let retry = match self.state.attempts {
+        let retry = match self.row.attempts {
             0 => return true,
             // It will not be called, only asked when to come again: that costs no budget.
             _ if self.is_shut(position) => return true,
@@ -195,7 +198,7 @@ impl<'r, A: Ask> Run<'r, A> {
         match self.call(&candidate, left).await {
             Ok((opened, record)) => {
                 let degraded = self.is_degraded(&candidate);
-                Ok(Ok(Committed { candidate, opened, record, attempts: self.state.attempts, degraded }))
+                Ok(Ok(Committed { candidate, opened, record, attempts: self.row.attempts, degraded }))
             }
             Err(Missed::Refused(refused)) => {
                 if refused.reason == RefusedWhy::Ramping {
@@ -249,7 +252,7 @@ impl<'r, A: Ask> Run<'r, A> {
     ) -> Result<(A::Opened, AttemptRecord), Missed> {
         let arm = &candidate.arm;
         let attempt = self.enter(candidate, left).await.map_err(Missed::Refused)?;
-        self.state.attempts += 1;
+        self.row.attempts += 1;
         self.state.tried.push(arm.service.name.clone());
         let record = AttemptRecord::begin(self.inner, arm, attempt);
         let remaining = self.context.deadline.saturating_duration_since(Instant::now());

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::error::PipelineError;
 use super::outcome::AttemptRecord;
 use super::storing::Folding;
+use super::usage::UsageRow;
 use crate::admission::Permit;
 
 /// What a door reads: events, then the end, or an error after which nothing comes.
@@ -24,8 +25,11 @@ pub(super) struct Committing {
     first: Option<Vec<StreamEvent>>,
     upstream: EventStream,
     record: Option<AttemptRecord>,
+    row: Option<UsageRow>,
     fold: Option<Folding>,
     usage: Option<Usage>,
+    /// Pieces of content so far.
+    pieces: u64,
     finished: bool,
     refused: bool,
     last_content: Instant,
@@ -38,6 +42,7 @@ pub(super) struct Committing {
 /// What a committed stream needs besides its events.
 pub(super) struct Watch {
     pub record: AttemptRecord,
+    pub row: UsageRow,
     pub fold: Option<Folding>,
     pub idle: Duration,
     pub deadline: Instant,
@@ -48,12 +53,15 @@ impl Committing {
     pub(super) fn new(first: Vec<StreamEvent>, upstream: EventStream, mut watch: Watch) -> Self {
         let now = Instant::now();
         watch.record.content_began();
+        watch.row.content_began(now);
         Self {
             first: Some(first),
             upstream,
             record: Some(watch.record),
+            row: Some(watch.row),
             fold: watch.fold,
             usage: None,
+            pieces: 0,
             finished: false,
             refused: false,
             last_content: now,
@@ -79,7 +87,9 @@ impl Committing {
             fold.add(batch);
         }
         // Running totals without a token are no sign of life.
-        if batch.iter().any(StreamEvent::is_content) {
+        let pieces = batch.iter().filter(|event| event.is_content()).count();
+        self.pieces += pieces as u64;
+        if pieces > 0 {
             self.last_content = Instant::now();
         }
     }
@@ -102,9 +112,18 @@ impl Committing {
         }
     }
 
+    /// What an answer that was cut off has used at least: what was said of it, and a token for each piece.
+    fn used_so_far(&self) -> Usage {
+        let said = self.usage.unwrap_or_default();
+        Usage { completion: said.completion.max(self.pieces), ..said }
+    }
+
     fn end_well(&mut self) {
         if let Some(record) = self.record.take() {
             record.succeed(self.usage.as_ref(), self.refused);
+        }
+        if let Some(row) = self.row.take() {
+            row.succeed(self.usage.as_ref());
         }
         match self.fold.take() {
             Some(fold) if self.refused => fold.decline(),
@@ -118,7 +137,13 @@ impl Committing {
             record.finish(Outcome::Failed { class, retry_after: None });
         }
         self.fold = None;
-        PipelineError::from_class(class, Duration::from_secs(1))
+        let error = PipelineError::from_class(class, Duration::from_secs(1));
+        let used = self.used_so_far();
+        if let Some(mut row) = self.row.take() {
+            row.used(Some(used));
+            row.fail(&error);
+        }
+        error
     }
 
     fn broke(&mut self, error: &BackendError) -> PipelineError {
@@ -176,6 +201,10 @@ impl Drop for Committing {
         if self.finished && self.record.is_some() {
             self.fold = None;
             self.end_well();
+        }
+        let used = self.used_so_far();
+        if let Some(row) = self.row.as_mut() {
+            row.used(Some(used));
         }
     }
 }

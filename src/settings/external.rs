@@ -1,5 +1,8 @@
 //! Servers beside the service: Redis, the broker, the database, the telemetry collector. All are optional.
 
+use std::path::Path;
+
+use opossum_ledger::{Address, AddressError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -81,8 +84,18 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
+    /// Where the ledger is.
+    ///
+    /// # Errors
+    /// An address that no ledger can be at.
+    pub fn address(&self, state_dir: &Path) -> Result<Address, AddressError> {
+        let url = self.url.as_ref().map(ExposeSecret::expose_secret);
+        url.map_or_else(|| Ok(Address::in_folder(state_dir)), Address::parse)
+    }
+
     pub(super) fn validate(&self) -> Result<(), SettingsError> {
-        check_scheme("database.url", self.url.as_ref(), &["postgres", "postgresql", "sqlite"])
+        let parsed = self.address(Path::new(""));
+        parsed.map(|_| ()).map_err(|error| SettingsError::new("database.url", error.to_string()))
     }
 }
 

@@ -30,7 +30,6 @@ pub(super) fn notes(settings: &Settings) -> Vec<String> {
                 || settings.redis.url.is_some()
                 || !settings.redis.sentinels.is_empty(),
         ),
-        ("database.url", settings.database.url.is_some()),
         ("telemetry.enabled", settings.telemetry.enabled),
     ];
     unused.extend(given.iter().filter(|(_, given)| *given).map(|(key, _)| (*key).to_owned()));

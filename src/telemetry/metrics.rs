@@ -15,7 +15,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::{EngineMetrics, JobMetrics, names};
+use super::{EngineMetrics, JobMetrics, LedgerMetrics, names};
 
 /// Seconds; from a cache hit to a long generation.
 pub(super) const RESPONSE_BUCKETS: &[f64] =
@@ -50,6 +50,8 @@ pub struct Metrics {
     pub engine: Arc<EngineMetrics>,
     /// The job queue.
     pub jobs: Arc<JobMetrics>,
+    /// The ledger.
+    pub ledger: Arc<LedgerMetrics>,
     /// Entries in the exact cache.
     pub cache_entries: IntGauge,
     /// Bytes in the exact cache.
@@ -244,6 +246,7 @@ impl Metrics {
             waiting: make.gauge(names::WAITING, "Requests waiting for admission.")?,
             engine: Arc::new(EngineMetrics::new(&make)?),
             jobs: Arc::new(JobMetrics::new(&make)?),
+            ledger: Arc::new(LedgerMetrics::new(&make)?),
             cache_entries: make.gauge(names::CACHE_KEYS, "Entries in the exact cache.")?,
             cache_bytes: make.gauge(names::CACHE_BYTES, "Bytes in the exact cache.")?,
             outbox_dropped: make

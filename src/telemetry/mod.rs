@@ -5,10 +5,12 @@
 
 mod engine;
 mod jobs;
+mod ledger;
 pub mod logs;
 pub mod metrics;
 pub mod names;
 
 pub use engine::EngineMetrics;
 pub use jobs::JobMetrics;
+pub use ledger::LedgerMetrics;
 pub use metrics::Metrics;

@@ -72,5 +72,9 @@ pub const JOB_WAIT: &str = "opossum_job_wait_seconds";
 pub const JOBS: &str = "opossum_jobs_total";
 /// 1 when a connection to the broker works, else 0.
 pub const AMQP_CONNECTED: &str = "opossum_amqp_connected";
+/// Rows of usage by what became of them.
+pub const LEDGER_ROWS: &str = "opossum_ledger_usage_rows_total";
+/// Calls to the ledger's database that failed.
+pub const LEDGER_FAILURES: &str = "opossum_ledger_failures_total";
 /// Version, as a constant 1.
 pub const BUILD: &str = "opossum_build_info";

@@ -12,6 +12,7 @@ use opossum_core::router::ArmSpec;
 use tokio::sync::watch;
 
 use super::backends::BackendSpec;
+use crate::service::Price;
 use crate::service::catalogue::{Arm, Candidate, Catalogue, ServiceEntry, Target};
 use crate::settings::{AliasSettings, AnswerFormat, ParamSettings, Settings, TargetSettings};
 use crate::telemetry::Metrics;
@@ -82,6 +83,7 @@ impl Blueprint {
             context_tokens: believed.context_tokens.or(served.context_tokens),
             capability: believed.capability.unwrap_or(service.capability),
             warm: AtomicBool::new(false),
+            price: Price { prompt: believed.price_in, answer: believed.price_out },
             metrics: self.metrics.arm(&id),
             id,
         }

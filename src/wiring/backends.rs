@@ -14,6 +14,7 @@ use opossum_core::breaker::{BreakerConfig, QuotaRenewal};
 use opossum_core::ids::ServiceName;
 use opossum_core::needs::Needs;
 use opossum_jobs::UriError;
+use opossum_ledger::AddressError;
 
 use crate::service::catalogue::ServiceEntry;
 use crate::settings::{ServiceKind, ServiceSettings, Settings};
@@ -43,6 +44,9 @@ pub enum WiringError {
     /// The job queue's thread did not start.
     #[error("job queue: {0}")]
     Door(std::io::Error),
+    /// An address that no ledger can be at.
+    #[error("database.url: {0}")]
+    BadDatabase(#[from] AddressError),
     /// TLS could not be set up.
     #[error("TLS: {0}")]
     Tls(String),

@@ -4,6 +4,7 @@ mod arms;
 mod backends;
 mod embedded;
 mod jobs;
+mod ledger;
 mod report;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use opossum_backends::transformers::EngineObserver;
 use opossum_core::cache::CacheConfig;
 use opossum_core::router::RouterConfig;
 use opossum_jobs::Door;
+use opossum_ledger::Ledger;
 use tokio::sync::Notify;
 
 use crate::admission::{Admission, AdmissionConfig};
@@ -39,6 +41,8 @@ pub struct Wired {
     pub door: Option<Door>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// The ledger, to be closed once the last answer is out.
+    pub ledger: Ledger,
     /// The owners of all state.
     pub actors: Actors,
     /// Makes the next step of the embedded engine panic, where the test hooks are switched on.
@@ -54,6 +58,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
     let engine_changed = Arc::new(Notify::new());
     let doorway = jobs::Doorway::default();
     keep_kernels(settings);
+    let ledger = ledger::start(settings, &metrics)?;
     let engine_fault = Arc::new(AtomicBool::new(false));
     let observer = Arc::clone(&metrics.engine) as Arc<dyn EngineObserver>;
     let inference = embedded::plan(settings, observer, &engine_fault);
@@ -69,7 +74,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         },
         probe_interval: settings.monitor.interval,
         probe_timeout: settings.monitor.timeout,
-        dependencies: dependencies(settings, &doorway),
+        dependencies: dependencies(settings, &doorway, &ledger),
         inference,
         encoder,
         telemetry: Arc::new(report::Bridge::new(Arc::clone(&metrics), Arc::clone(&engine_changed))),
@@ -97,11 +102,12 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         router: actors.router.clone(),
         monitor: actors.monitor.clone(),
         inference: actors.inference().cloned(),
+        ledger: ledger.clone(),
         metrics: Arc::clone(&metrics),
         timeouts: timeouts(settings),
     });
     let door = jobs::open(settings, &service, &metrics, &doorway)?;
-    Ok(Wired { service, door, metrics, actors, engine_fault })
+    Ok(Wired { service, door, metrics, ledger, actors, engine_fault })
 }
 
 /// Looks at everything anew when a part says that it became ready or failed: health need not wait for the next
@@ -115,10 +121,12 @@ fn follow(name: &'static str, changed: Arc<Notify>, monitor: MonitorHandle) {
     });
 }
 
-/// What `/health` names besides the backends. Redis and the database cannot be configured yet.
-fn dependencies(settings: &Settings, doorway: &jobs::Doorway) -> Vec<DependencyPlan> {
-    let absent = ["redis", "database"].map(|name| DependencyPlan { name: name.to_owned(), probe: None });
-    absent.into_iter().chain([jobs::plan(settings, doorway)]).collect()
+/// What `/health` names besides the backends. Redis cannot be configured yet.
+fn dependencies(settings: &Settings, doorway: &jobs::Doorway, ledger: &Ledger) -> Vec<DependencyPlan> {
+    let redis = DependencyPlan { name: "redis".to_owned(), probe: None };
+    // Sooner than the monitor gives up, which knows less about why.
+    let patience = settings.monitor.timeout * 3 / 4;
+    vec![redis, jobs::plan(settings, doorway), ledger::plan(ledger, patience)]
 }
 
 fn timeouts(settings: &Settings) -> Timeouts {

@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Work;
@@ -101,8 +101,22 @@ async fn commit(pool: &AnyPool, group: &mut [Box<dyn Entry>]) -> Result<(), sqlx
     if group.is_empty() {
         return Ok(());
     }
+    let mut connection = pool.acquire().await?;
     // Taking the lock at once, since a transaction that reads first may be refused it later.
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let outcome = run_all(transaction, group).await;
+    if outcome.is_err() {
+        // On a full disk SQLite rolls back by itself, which the library does not see: it would refuse this
+        // connection every further transaction.
+        connection.close_on_drop();
+    }
+    outcome
+}
+
+async fn run_all(
+    mut transaction: Transaction<'_, Any>,
+    group: &mut [Box<dyn Entry>],
+) -> Result<(), sqlx::Error> {
     for call in group {
         call.run(&mut transaction).await?;
     }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::{AnyConnection, AnyPool};
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::{Address, Dialect};
@@ -33,6 +35,8 @@ pub(crate) struct Store {
     observer: Arc<dyn LedgerObserver>,
     lines: OnceCell<Lines>,
     tasks: Tasks,
+    /// Where connections live. Callers may come from runtimes that end earlier or are held up.
+    runtime: Handle,
     /// What is wrong; `None` when the last call succeeded.
     fault: Mutex<Option<LedgerError>>,
 }
@@ -49,9 +53,24 @@ enum Write {
 }
 
 impl Store {
+    /// Must be called inside the runtime in which connections are to live.
     pub(crate) fn new(address: Address, timeout: Duration, observer: Arc<dyn LedgerObserver>) -> Self {
+        let (lines, tasks, runtime) = (OnceCell::new(), Tasks::default(), Handle::current());
         let fault = Mutex::new(Some(LedgerError::Starting));
-        Self { address, timeout, observer, lines: OnceCell::new(), tasks: Tasks::default(), fault }
+        Self { address, timeout, observer, lines, tasks, runtime, fault }
+    }
+
+    /// What is wrong, as far as calls have shown; `None` when all is well.
+    pub(crate) fn fault(&self) -> Option<LedgerError> {
+        *self.fault.lock()
+    }
+
+    /// Runs in the ledger's runtime, to its end also when nobody waits any more.
+    pub(crate) async fn at_home<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, LedgerError>> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.runtime.spawn(work).await.unwrap_or(Err(LedgerError::Closed))
     }
 
     /// Connects and brings the tables up to date, unless that is done.
@@ -84,21 +103,29 @@ impl Store {
         self.note(outcome)
     }
 
-    /// Runs statements that change nothing.
+    /// Runs statements that change nothing. That they succeed says nothing about writing.
     pub(crate) async fn read<T: Send + 'static>(&self, work: Work<T>) -> Result<T, LedgerError> {
         let outcome = match self.lines() {
             Ok(lines) => self.direct(&lines.read, work).await,
             Err(error) => Err(error),
         };
-        self.note(outcome)
+        if outcome.is_err() { self.note(outcome) } else { outcome }
     }
 
-    async fn direct<T>(&self, pool: &AnyPool, work: Work<T>) -> Result<T, LedgerError> {
-        let done = async {
+    /// Ends the work where its caller gives up, so that the connection is free again.
+    async fn direct<T: Send + 'static>(&self, pool: &AnyPool, work: Work<T>) -> Result<T, LedgerError> {
+        let pool = pool.clone();
+        let mut task = JoinSet::new();
+        let done = async move {
             let mut connection = pool.acquire().await?;
             work(&mut connection).await
         };
-        self.in_time(done).await?.map_err(|error| LedgerError::of(self.address.dialect, &error))
+        task.spawn_on(done, &self.runtime);
+        match self.in_time(task.join_next()).await? {
+            Some(Ok(outcome)) => outcome.map_err(|error| LedgerError::of(self.address.dialect, &error)),
+            Some(Err(ended)) if ended.is_panic() => Err(LedgerError::Failed),
+            Some(Err(_)) | None => Err(LedgerError::Closed),
+        }
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, LedgerError> {

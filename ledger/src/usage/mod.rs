@@ -3,6 +3,7 @@
 mod sql;
 mod writer;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct UsageRecord {
     /// Whose it was.
     pub tenant: Arc<str>,
     /// The path it asked.
-    pub endpoint: Arc<str>,
+    pub endpoint: Cow<'static, str>,
     /// The model it asked for, by the name it used.
     pub asked_model: Arc<str>,
     /// Who answered; `None` when nobody did.
@@ -30,8 +31,8 @@ pub struct UsageRecord {
     /// Calls to backends made for it.
     pub attempts: u32,
     /// What the cache did: `miss`, `hit`, `bypass`.
-    pub cache: Arc<str>,
-    /// Tokens used, where the backend says.
+    pub cache: Cow<'static, str>,
+    /// Tokens used, where the backend says. Of an answer that was cut off at least so many were.
     pub tokens: Option<Usage>,
     /// What it cost in billionths of a US dollar, where a price is known.
     pub cost_nano_usd: Option<i64>,
@@ -40,7 +41,7 @@ pub struct UsageRecord {
     /// From its arrival to the first content of a stream.
     pub first_token: Option<Duration>,
     /// `ok`, or the code of its error.
-    pub outcome: Arc<str>,
+    pub outcome: Cow<'static, str>,
 }
 
 /// The longest text kept of a name that a caller may choose, in characters.
@@ -48,6 +49,9 @@ const LONGEST_TEXT: usize = 256;
 
 /// A text as both databases store it: PostgreSQL knows no NUL.
 fn storable(text: &str) -> String {
+    if text.len() <= LONGEST_TEXT && !text.as_bytes().contains(&0) {
+        return text.to_owned();
+    }
     text.chars().take(LONGEST_TEXT).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The statements about usage.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -107,6 +108,7 @@ pub(crate) async fn prune(connection: &mut AnyConnection, age: Duration, limit: 
 
 fn record(row: &AnyRow) -> Result<UsageRecord> {
     let text = |column: &str| row.try_get::<&str, _>(column).map(Arc::<str>::from);
+    let word = |column: &str| row.try_get::<String, _>(column).map(Cow::Owned);
     let number = |column: &str| row.try_get::<i64, _>(column);
     let maybe = |column: &str| row.try_get::<Option<i64>, _>(column);
     let positive = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -124,16 +126,16 @@ fn record(row: &AnyRow) -> Result<UsageRecord> {
         at_ms: number("at_ms")?,
         request_id: text("request_id")?,
         tenant: text("tenant")?,
-        endpoint: text("endpoint")?,
+        endpoint: word("endpoint")?,
         asked_model: text("asked_model")?,
         arm: arm(row.try_get("backend")?, row.try_get("model")?),
         attempts: u32::try_from(number("attempts")?).unwrap_or(0),
-        cache: text("cache")?,
+        cache: word("cache")?,
         tokens,
         cost_nano_usd: maybe("cost_nano_usd")?,
         latency: Duration::from_micros(positive(number("latency_us")?)),
         first_token: maybe("first_token_us")?.map(|us| Duration::from_micros(positive(us))),
-        outcome: text("outcome")?,
+        outcome: word("outcome")?,
     })
 }
 

@@ -70,8 +70,12 @@ impl Recorder {
     }
 
     /// Never waits; a row that finds no place is counted.
+    ///
+    /// Rows of requests for which no backend was called (refused, or answered from the cache) get half of the
+    /// queue only: a flood of them must not take the places of those that cost something.
     pub(crate) fn record(&self, row: UsageRecord) {
-        if self.queue.try_send(row).is_err() {
+        let is_kept = row.attempts > 0 || self.queue.capacity() > self.queue.max_capacity() / 2;
+        if !is_kept || self.queue.try_send(row).is_err() {
             self.turned_away.fetch_add(1, Ordering::Relaxed);
             self.observer.usage_dropped(1);
         }

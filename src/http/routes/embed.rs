@@ -17,9 +17,9 @@ use crate::http::request_id;
 /// `POST /v1/embeddings`.
 pub(super) async fn embeddings(req: HttpRequest, payload: web::Payload, app: web::Data<App>) -> HttpResponse {
     let exchange = Exchange::begin(request_id::of(&req), "/v1/embeddings", app.series.embeddings.clone());
-    let (id, received) = (Arc::clone(&exchange.request_id), exchange.received);
+    let arrival = exchange.arrival.clone();
     let work = async move {
-        let context = context::read(&req, id, received, app.request_timeout)?;
+        let context = context::read(&req, arrival, app.request_timeout)?;
         let bytes = app.body.bytes.min(app.body_without_images);
         let body = read_json(&req, payload, BodyLimits { bytes, ..app.body }).await?;
         let decoded = decode_embedding(&body)?;

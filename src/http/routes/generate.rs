@@ -41,9 +41,9 @@ async fn generate(
     exchange: Exchange,
     kind: Kind,
 ) -> HttpResponse {
-    let (id, received) = (Arc::clone(&exchange.request_id), exchange.received);
+    let arrival = exchange.arrival.clone();
     let work = async move {
-        let context = context::read(&req, id, received, app.request_timeout)?;
+        let context = context::read(&req, arrival, app.request_timeout)?;
         let body = read_json(&req, payload, app.body).await?;
         check_size(&body, app.body_without_images, app.body)?;
         let decoded = match kind {

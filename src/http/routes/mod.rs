@@ -191,7 +191,7 @@ async fn answer(mut exchange: Exchange, work: impl Future<Output = Result<Made, 
         Ok(Made::Stream { mut head, events, encoder }) => head.body(SseBody::new(events, encoder, exchange)),
         Err(error) => {
             exchange.end(error.status(), Some(error.code().as_str()));
-            error.response(&exchange.request_id)
+            error.response(&exchange.arrival.request_id)
         }
     }
 }

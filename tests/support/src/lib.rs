@@ -20,6 +20,7 @@
 //! | [`metrics`] | the Prometheus text, read |
 //! | [`models`] | where the model files of the embedded engine are |
 //! | [`postgres`] | a PostgreSQL server of a test's own |
+//! | [`sqlite`] | a lock on an SQLite file |
 //! | [`wait`] | polling with a deadline, and reproducible random numbers |
 #![expect(clippy::expect_used, clippy::panic, reason = "a test kit fails a test by panicking")]
 
@@ -35,6 +36,7 @@ pub mod proxy;
 pub mod requester;
 pub mod script;
 pub mod service;
+pub mod sqlite;
 pub mod temp;
 pub mod upstream;
 pub mod wait;
@@ -50,5 +52,6 @@ pub use proxy::Proxy;
 pub use requester::Requester;
 pub use script::{Script, Step};
 pub use service::{Service, ServiceBuilder};
+pub use sqlite::SqliteLock;
 pub use upstream::{Seen, Upstream};
 pub use wait::{Dice, eventually};

@@ -120,6 +120,13 @@ impl ServiceBuilder {
         self
     }
 
+    /// Limits the size of every file it writes, in blocks of 512 bytes; a write beyond fails, as on a full disk.
+    #[must_use]
+    pub fn file_blocks(mut self, limit: u32) -> Self {
+        self.limits.push(format!("-S -f {limit}"));
+        self
+    }
+
     /// Limits the address space, in KiB.
     #[must_use]
     pub fn address_space_kib(mut self, limit: u64) -> Self {
@@ -193,7 +200,9 @@ impl ServiceBuilder {
         let mut command = if self.limits.is_empty() {
             Command::new(&self.binary)
         } else {
-            let limits: String = self.limits.iter().map(|limit| format!("ulimit {limit}; ")).collect();
+            // Without the trap, the signal of too large a file would end the process.
+            let mut limits = "trap '' XFSZ; ".to_owned();
+            limits.extend(self.limits.iter().map(|limit| format!("ulimit {limit}; ")));
             let mut shell = Command::new("/bin/sh");
             shell.arg("-c").arg(format!("{limits}exec \"$0\" \"$@\"")).arg(&self.binary);
             shell
@@ -322,6 +331,16 @@ impl Service {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.is_ok_and(|s| s.success()), "kill -{name} {}", self.pid());
+    }
+
+    /// Lifts the limit on the size of its files.
+    ///
+    /// # Panics
+    /// When that is not allowed.
+    pub fn lift_file_limit(&self) {
+        let status =
+            Command::new("prlimit").args(["--pid", &self.pid().to_string(), "--fsize=unlimited"]).status();
+        assert!(status.is_ok_and(|status| status.success()), "prlimit --fsize=unlimited");
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
