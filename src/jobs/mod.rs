@@ -4,5 +4,7 @@
 //! answer the reply.
 
 mod runner;
+mod store;
 
 pub use runner::ServiceRunner;
+pub use store::LedgerStore;

@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use opossum_actors::DependencyPlan;
-use opossum_jobs::{BrokerUri, Door, DoorConfig, JobEvents, JobStore, MemoryStore};
+use opossum_jobs::{BrokerUri, Door, DoorConfig, JobEvents, JobStore};
+use opossum_ledger::Ledger;
 
 use super::WiringError;
-use crate::jobs::ServiceRunner;
+use crate::jobs::{LedgerStore, ServiceRunner};
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
@@ -38,12 +39,13 @@ pub(super) fn open(
     settings: &Settings,
     service: &Service,
     metrics: &Metrics,
+    ledger: &Ledger,
     doorway: &Doorway,
 ) -> Result<Option<Door>, WiringError> {
     let Some(url) = &settings.amqp.url else { return Ok(None) };
     let mut config = DoorConfig::new(BrokerUri::parse(url)?);
     config.slots = u16::try_from(settings.server.max_in_flight).unwrap_or(u16::MAX).min(MOST_SLOTS);
-    let store = Arc::new(MemoryStore::default()) as Arc<dyn JobStore>;
+    let store = Arc::new(LedgerStore::new(ledger.clone())) as Arc<dyn JobStore>;
     let events = Arc::clone(&metrics.jobs) as Arc<dyn JobEvents>;
     let service = service.clone();
     let door =

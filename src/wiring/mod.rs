@@ -106,7 +106,7 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         metrics: Arc::clone(&metrics),
         timeouts: timeouts(settings),
     });
-    let door = jobs::open(settings, &service, &metrics, &doorway)?;
+    let door = jobs::open(settings, &service, &metrics, &ledger, &doorway)?;
     Ok(Wired { service, door, metrics, ledger, actors, engine_fault })
 }
 

@@ -1,0 +1,91 @@
+//! Jobs remembered in the ledger: what survives this process, and what replicas that share a database agree on.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::FutureExt;
+use opossum_core::jobs::{self, BodyHash, Endpoint, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_jobs::{Answer, Claimed, Claiming, JobStore, JobView, StoreError};
+use opossum_ledger::{Ledger, LedgerError};
+
+/// Jobs in the ledger.
+#[derive(Clone)]
+pub struct LedgerStore(Ledger);
+
+impl LedgerStore {
+    /// Jobs in this ledger.
+    pub fn new(ledger: Ledger) -> Self {
+        Self(ledger)
+    }
+}
+
+impl JobStore for LedgerStore {
+    fn enqueue<'a>(&'a self, key: &'a JobKey, _endpoint: Endpoint, hash: BodyHash) -> Answer<'a, ()> {
+        async move { self.0.enqueue(key.clone(), hash).await.map(|_| ()).map_err(failed) }.boxed()
+    }
+
+    fn claim<'a>(&'a self, claiming: Claiming<'a>) -> Answer<'a, Claimed> {
+        let Claiming { key, hash, worker, lease, .. } = claiming;
+        let asked = opossum_ledger::Claiming { key: key.clone(), hash, worker: worker.to_owned(), lease };
+        async move { Ok(seen_from_here(self.0.claim(asked).await.map_err(failed)?, lease)) }.boxed()
+    }
+
+    fn renew<'a>(&'a self, key: &'a JobKey, worker: &'a str, lease: Duration) -> Answer<'a, Renewal> {
+        async move { self.0.renew(key.clone(), worker.to_owned(), lease).await.map_err(failed) }.boxed()
+    }
+
+    fn release<'a>(&'a self, key: &'a JobKey, worker: &'a str) -> Answer<'a, ()> {
+        async move { self.0.release(key.clone(), worker.to_owned()).await.map(|_| ()).map_err(failed) }
+            .boxed()
+    }
+
+    fn finish<'a>(
+        &'a self,
+        key: &'a JobKey,
+        _endpoint: Endpoint,
+        hash: BodyHash,
+        reply: &'a StoredReply,
+    ) -> Answer<'a, Finished> {
+        async move { self.0.finish(key.clone(), hash, reply.clone()).await.map_err(failed) }.boxed()
+    }
+
+    fn cancel<'a>(&'a self, key: &'a JobKey) -> Answer<'a, JobState> {
+        async move {
+            if self.0.cancel(key.clone()).await.map_err(failed)? {
+                return Ok(JobState::Cancelled);
+            }
+            // It was cancelled before, or has its reply; neither changes any more.
+            let known = self.0.job(key.clone()).await.map_err(failed)?;
+            Ok(known.map_or(JobState::Cancelled, |job| job.summary.state))
+        }
+        .boxed()
+    }
+
+    fn get<'a>(&'a self, key: &'a JobKey) -> Answer<'a, Option<JobView>> {
+        async move {
+            let known = self.0.job(key.clone()).await.map_err(failed)?;
+            Ok(known.map(|job| JobView { state: job.summary.state, reply: job.reply }))
+        }
+        .boxed()
+    }
+}
+
+/// The ledger's leases end by the database's clock, which may go before ours or after: nobody waits longer than
+/// a whole lease.
+fn seen_from_here(claimed: jobs::Claimed, lease: Duration) -> Claimed {
+    match claimed {
+        jobs::Claimed::Yours => Claimed::Yours,
+        jobs::Claimed::Running { until } => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let until = Duration::from_millis(until.max(0).unsigned_abs());
+            Claimed::Running { left: until.saturating_sub(now).min(lease) }
+        }
+        jobs::Claimed::Cancelled => Claimed::Cancelled,
+        jobs::Claimed::Done(reply) => Claimed::Done(reply),
+        jobs::Claimed::Reused => Claimed::Reused,
+    }
+}
+
+/// In the ledger's words, which hold no secrets.
+fn failed(error: LedgerError) -> StoreError {
+    StoreError(format!("the ledger: {error}"))
+}
