@@ -1,10 +1,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
 use crate::testing::{TempModel, TinyLlama};
@@ -325,15 +325,32 @@ fn a_long_prompt_does_not_stall_a_running_sequence() {
 
 #[test]
 fn a_panic_fails_what_is_in_flight_and_the_engine_goes_on() {
-    let steps = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&steps);
-    // The tenth step panics.
+    let (permit, gate) = bounded::<()>(0);
+    let fails = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&fails);
+    // Each step waits for a permit, as long as there may be one, so that the test knows who is in which.
     let hook = FaultHook(Arc::new(move || {
-        assert!(counted.fetch_add(1, Ordering::Relaxed) != 9, "the tenth step fails");
+        let _ = gate.recv();
+        assert!(!asked.swap(false, Ordering::Relaxed), "this step fails");
     }));
     let engine = start(|config| config.fault = Some(hook));
-    let heard = [submit(&engine, "a", greedy(100)), submit(&engine, "b", greedy(100))];
-    for heard in heard {
+    let step_until_heard = |heard: &Heard| {
+        while heard.events.is_empty() {
+            let _ = permit.send_timeout((), Duration::from_millis(5));
+        }
+    };
+    let first = submit(&engine, "a", greedy(100));
+    step_until_heard(&first);
+    // The first rests until the second is there, and has tokens left however long that takes.
+    first.set(Readiness::Full);
+    let second = submit(&engine, "b", greedy(100));
+    step_until_heard(&second);
+    assert!(!first.events.try_iter().any(|event| matches!(event, TokenEvent::Done { .. })));
+    first.set(Readiness::Ready);
+    step_until_heard(&first);
+    fails.store(true, Ordering::Relaxed);
+    drop(permit);
+    for heard in [first, second] {
         assert_eq!(heard.failure(), ErrorKind::EnginePanicked);
     }
     let (text, end) = submit(&engine, "hello", greedy(12)).rest();
