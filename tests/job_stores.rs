@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opossum::jobs::LedgerStore;
-use opossum_core::jobs::{BodyHash, Endpoint, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_core::jobs::{BodyHash, Finished, JobKey, JobState, Renewal, StoredReply};
 use opossum_jobs::{Claimed, Claiming, JobStore, JobView, MemoryStore};
 use opossum_ledger::{Address, Ledger, LedgerConfig, NoObserver};
 use opossum_testkit::temp::TempDir;
 use opossum_testkit::{Postgres, eventually};
 
-const CHAT: Endpoint = Endpoint::Chat;
 /// Longer than a test on a busy machine.
 const LEASE: Duration = Duration::from_secs(600);
 const HASH: BodyHash = BodyHash([1; 32]);
@@ -29,7 +28,7 @@ fn reply(status: u16, body: &str) -> StoredReply {
 
 async fn claim_for(store: &dyn JobStore, id: &str, worker: &str, hash: BodyHash, lease: Duration) -> Claimed {
     let key = key(id);
-    store.claim(Claiming { key: &key, endpoint: CHAT, hash, worker, lease }).await.unwrap()
+    store.claim(Claiming { key: &key, hash, worker, lease }).await.unwrap()
 }
 
 async fn claim(store: &dyn JobStore, id: &str, worker: &str) -> Claimed {
@@ -37,7 +36,7 @@ async fn claim(store: &dyn JobStore, id: &str, worker: &str) -> Claimed {
 }
 
 async fn finish(store: &dyn JobStore, id: &str, hash: BodyHash, reply: &StoredReply) -> Finished {
-    store.finish(&key(id), CHAT, hash, reply).await.unwrap()
+    store.finish(&key(id), hash, reply).await.unwrap()
 }
 
 async fn view(store: &dyn JobStore, id: &str) -> Option<JobView> {
@@ -50,11 +49,11 @@ async fn state(store: &dyn JobStore, id: &str) -> Option<JobState> {
 
 async fn a_job_goes_from_queued_to_its_reply(store: &dyn JobStore) {
     assert_eq!(view(store, "way").await, None);
-    store.enqueue(&key("way"), CHAT, HASH).await.unwrap();
+    store.enqueue(&key("way"), HASH).await.unwrap();
     assert_eq!(state(store, "way").await, Some(JobState::Queued));
     assert_eq!(claim(store, "way", "a").await, Claimed::Yours);
     // A note that comes late does not set it back.
-    store.enqueue(&key("way"), CHAT, HASH).await.unwrap();
+    store.enqueue(&key("way"), HASH).await.unwrap();
     assert_eq!(state(store, "way").await, Some(JobState::Running));
     let made = reply(200, "{\"answer\":\"\u{fc}\"}");
     assert_eq!(finish(store, "way", HASH, &made).await, Finished::Stored);
@@ -109,7 +108,7 @@ async fn an_identity_belongs_to_what_was_asked_first(store: &dyn JobStore) {
     assert_eq!(finish(store, "reused", HASH, &reply(200, "a")).await, Finished::Stored);
     assert_eq!(claim_for(store, "reused", "b", OTHER, LEASE).await, Claimed::Reused);
     let theirs = JobKey::new("globex", "reused");
-    let claiming = Claiming { key: &theirs, endpoint: CHAT, hash: OTHER, worker: "b", lease: LEASE };
+    let claiming = Claiming { key: &theirs, hash: OTHER, worker: "b", lease: LEASE };
     assert_eq!(store.claim(claiming).await, Ok(Claimed::Yours), "another tenant's identities are its own");
 }
 

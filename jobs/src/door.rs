@@ -162,7 +162,7 @@ impl Door {
         }
         published?;
         let hash = BodyHash::of(endpoint, body.get());
-        if let Err(error) = self.inner.store.enqueue(key, endpoint, hash).await {
+        if let Err(error) = self.inner.store.enqueue(key, hash).await {
             tracing::warn!(job = %key, %error, "a job is published but not noted; it is seen once it runs");
         }
         Ok(())

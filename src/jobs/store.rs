@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
-use opossum_core::jobs::{self, BodyHash, Endpoint, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_core::jobs::{self, BodyHash, Finished, JobKey, JobState, Renewal, StoredReply};
 use opossum_jobs::{Answer, Claimed, Claiming, JobStore, JobView, StoreError};
 use opossum_ledger::{Ledger, LedgerError};
 
@@ -19,12 +19,12 @@ impl LedgerStore {
 }
 
 impl JobStore for LedgerStore {
-    fn enqueue<'a>(&'a self, key: &'a JobKey, _endpoint: Endpoint, hash: BodyHash) -> Answer<'a, ()> {
+    fn enqueue<'a>(&'a self, key: &'a JobKey, hash: BodyHash) -> Answer<'a, ()> {
         async move { self.0.enqueue(key.clone(), hash).await.map(|_| ()).map_err(failed) }.boxed()
     }
 
     fn claim<'a>(&'a self, claiming: Claiming<'a>) -> Answer<'a, Claimed> {
-        let Claiming { key, hash, worker, lease, .. } = claiming;
+        let Claiming { key, hash, worker, lease } = claiming;
         let asked = opossum_ledger::Claiming { key: key.clone(), hash, worker: worker.to_owned(), lease };
         async move { Ok(seen_from_here(self.0.claim(asked).await.map_err(failed)?, lease)) }.boxed()
     }
@@ -38,13 +38,7 @@ impl JobStore for LedgerStore {
             .boxed()
     }
 
-    fn finish<'a>(
-        &'a self,
-        key: &'a JobKey,
-        _endpoint: Endpoint,
-        hash: BodyHash,
-        reply: &'a StoredReply,
-    ) -> Answer<'a, Finished> {
+    fn finish<'a>(&'a self, key: &'a JobKey, hash: BodyHash, reply: &'a StoredReply) -> Answer<'a, Finished> {
         async move { self.0.finish(key.clone(), hash, reply.clone()).await.map_err(failed) }.boxed()
     }
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::ready;
-use opossum_core::jobs::{
-    self, BodyHash, Claim, Endpoint, Entry, Finished, JobKey, JobState, Renewal, StoredReply,
-};
+use opossum_core::jobs::{self, BodyHash, Claim, Entry, Finished, JobKey, JobState, Renewal, StoredReply};
 use parking_lot::Mutex;
 
 use super::{Answer, Claimed, Claiming, JobStore, JobView};
@@ -55,7 +53,7 @@ impl Entries {
 }
 
 impl JobStore for MemoryStore {
-    fn enqueue<'a>(&'a self, key: &'a JobKey, _endpoint: Endpoint, hash: BodyHash) -> Answer<'a, ()> {
+    fn enqueue<'a>(&'a self, key: &'a JobKey, hash: BodyHash) -> Answer<'a, ()> {
         let mut entries = self.entries.lock();
         if entries.get(key).is_none() {
             entries.put(key, Some(Entry::Queued { hash }));
@@ -64,7 +62,7 @@ impl JobStore for MemoryStore {
     }
 
     fn claim<'a>(&'a self, claiming: Claiming<'a>) -> Answer<'a, Claimed> {
-        let Claiming { key, hash, worker, lease, .. } = claiming;
+        let Claiming { key, hash, worker, lease } = claiming;
         let now = unix_millis();
         let until = now.saturating_add(millis(lease));
         let mut entries = self.entries.lock();
@@ -99,13 +97,7 @@ impl JobStore for MemoryStore {
         ready(Ok(())).boxed()
     }
 
-    fn finish<'a>(
-        &'a self,
-        key: &'a JobKey,
-        _endpoint: Endpoint,
-        hash: BodyHash,
-        reply: &'a StoredReply,
-    ) -> Answer<'a, Finished> {
+    fn finish<'a>(&'a self, key: &'a JobKey, hash: BodyHash, reply: &'a StoredReply) -> Answer<'a, Finished> {
         let mut entries = self.entries.lock();
         let (kept, finished) = Entry::finish(entries.get(key), hash, reply.clone());
         entries.put(key, kept);

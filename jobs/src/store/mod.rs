@@ -5,7 +5,7 @@ mod memory;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use opossum_core::jobs::{BodyHash, Endpoint, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_core::jobs::{BodyHash, Finished, JobKey, JobState, Renewal, StoredReply};
 
 pub use memory::MemoryStore;
 
@@ -22,8 +22,6 @@ pub struct StoreError(pub String);
 pub struct Claiming<'a> {
     /// The job.
     pub key: &'a JobKey,
-    /// What kind of request it is.
-    pub endpoint: Endpoint,
     /// What it asks.
     pub hash: BodyHash,
     /// The worker.
@@ -63,7 +61,7 @@ pub struct JobView {
 /// call is one step that no other call sees half done.
 pub trait JobStore: Send + Sync + 'static {
     /// Notes a job that was published, unless it is known already.
-    fn enqueue<'a>(&'a self, key: &'a JobKey, endpoint: Endpoint, hash: BodyHash) -> Answer<'a, ()>;
+    fn enqueue<'a>(&'a self, key: &'a JobKey, hash: BodyHash) -> Answer<'a, ()>;
 
     /// Takes a job for a worker.
     fn claim<'a>(&'a self, claiming: Claiming<'a>) -> Answer<'a, Claimed>;
@@ -75,13 +73,7 @@ pub trait JobStore: Send + Sync + 'static {
     fn release<'a>(&'a self, key: &'a JobKey, worker: &'a str) -> Answer<'a, ()>;
 
     /// Stores a reply.
-    fn finish<'a>(
-        &'a self,
-        key: &'a JobKey,
-        endpoint: Endpoint,
-        hash: BodyHash,
-        reply: &'a StoredReply,
-    ) -> Answer<'a, Finished>;
+    fn finish<'a>(&'a self, key: &'a JobKey, hash: BodyHash, reply: &'a StoredReply) -> Answer<'a, Finished>;
 
     /// Cancels a job, also one that has not been seen yet; the state it is in then.
     fn cancel<'a>(&'a self, key: &'a JobKey) -> Answer<'a, JobState>;

@@ -94,13 +94,8 @@ impl Desk {
     /// Claims a job. A store that fails must not stop the jobs: they may run twice then, but they run.
     pub(super) async fn claim(&self, job: &Job) -> Claimed {
         let config = &self.parts.config;
-        let claiming = Claiming {
-            key: &job.key,
-            endpoint: job.endpoint,
-            hash: job.hash,
-            worker: &config.worker,
-            lease: config.lease,
-        };
+        let claiming =
+            Claiming { key: &job.key, hash: job.hash, worker: &config.worker, lease: config.lease };
         self.parts.store.claim(claiming).await.unwrap_or_else(|error| {
             tracing::warn!(job = %job.key, %error, "a job runs without a claim");
             Claimed::Yours
@@ -255,13 +250,13 @@ impl Desk {
     /// Stores a job's reply and gives the one to send.
     pub(super) async fn finish(&self, job: &Job, reply: StoredReply) -> StoredReply {
         let store = &self.parts.store;
-        match store.finish(&job.key, job.endpoint, job.hash, &reply).await {
+        match store.finish(&job.key, job.hash, &reply).await {
             Ok(Finished::Stored) => reply,
             Ok(Finished::Already(first)) => first,
             Ok(Finished::Reused) => self.error(&Fault::MessageIdReused, job),
             Ok(Finished::Cancelled) => {
                 let cancelled = self.error(&Fault::Cancelled, job);
-                match store.finish(&job.key, job.endpoint, job.hash, &cancelled).await {
+                match store.finish(&job.key, job.hash, &cancelled).await {
                     Ok(Finished::Already(first)) => first,
                     _ => cancelled,
                 }
