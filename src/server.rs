@@ -47,11 +47,18 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let options = AppOptions {
         body: BodyLimits { bytes: settings.server.body_limit_images, time: settings.server.body_timeout },
         body_without_images: settings.server.body_limit,
+        file_limit: u64::try_from(settings.server.file_limit).unwrap_or(u64::MAX),
         request_timeout: settings.server.request_timeout,
         version: crate::VERSION,
     };
     let admission = wired.service.admission().clone();
-    let app = web::Data::new(App::new(wired.service, wired.door.clone(), wired.metrics, options));
+    let app = web::Data::new(App::new(
+        wired.service,
+        wired.door.clone(),
+        wired.ledger.clone(),
+        wired.metrics,
+        options,
+    ));
     let hooks = Hooks { registry: wired.actors.registry(), engine: wired.engine_fault };
     let asked = format!("{}:{}", settings.server.host, settings.server.port);
     let (running, address) = server::bind(app, &settings.server, hooks)

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::ledger::LedgerConfig;
 use crate::store::Store;
-use crate::{jobs, usage};
+use crate::{files, jobs, usage};
 
 /// The first pause before connecting is tried again, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -16,6 +16,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Rows deleted by one statement, so that none holds up others for long.
 const AT_ONCE: u32 = 1000;
+/// Pieces of files deleted by one statement; each is much larger than a row.
+const PIECES_AT_ONCE: u32 = 64;
 
 /// Connects, then prunes at intervals, until the ledger closes.
 pub(crate) async fn run(store: Arc<Store>, config: LedgerConfig, mut closing: watch::Receiver<bool>) {
@@ -28,6 +30,7 @@ pub(crate) async fn run(store: Arc<Store>, config: LedgerConfig, mut closing: wa
     }
     loop {
         prune(&store, &config).await;
+        prune_files(&store, config.keep_unfinished_files).await;
         if waited(config.prune_interval, &mut closing).await {
             return;
         }
@@ -55,5 +58,15 @@ async fn prune(store: &Store, config: &LedgerConfig) {
         if jobs < u64::from(AT_ONCE) && usage < u64::from(AT_ONCE) {
             return;
         }
+    }
+}
+
+async fn prune_files(store: &Store, unfinished: Duration) {
+    let mut more = true;
+    while more {
+        let pruned = store.write(Box::new(move |connection| {
+            Box::pin(files::prune(connection, unfinished, PIECES_AT_ONCE))
+        }));
+        more = pruned.await == Ok(u64::from(PIECES_AT_ONCE));
     }
 }

@@ -1,9 +1,9 @@
 //! The ledger: what was asked, by whom, what came of it and what it cost, in a database.
 //!
-//! It keeps two things. **Jobs**: who works on which message and the reply once there is one, so that a
-//! message that is delivered twice is computed once and answered alike. **Usage**: one row a request. Both
-//! live in an embedded SQLite file unless a PostgreSQL is configured, which several replicas may share; the
-//! statements are the same for both.
+//! It keeps three things. **Jobs**: who works on which message and the reply once there is one, so that a
+//! message that is delivered twice is computed once and answered alike. **Files** of callers. **Usage**: one
+//! row a request. They live in an embedded SQLite file unless a PostgreSQL is configured, which several
+//! replicas may share; the statements are the same for both.
 //!
 //! # Jobs
 //! | call | what it does |
@@ -21,6 +21,11 @@
 //! [`opossum_core::jobs::Entry`]'s decision; a test holds the statements against it. Leases are counted by the database's clock. A call
 //! that returns without an error is on disk. Finished jobs are kept for 24 hours.
 //!
+//! # Files
+//! [`Ledger::begin_file`], [`Ledger::add_piece`] and [`Ledger::finish_file`] write a file piece by piece; it is
+//! seen once it is finished, by its tenant only, and until it expires or [`Ledger::delete_file`] takes it away.
+//! What is left of files that are gone is deleted in the background.
+//!
 //! # Usage
 //! [`Ledger::record`] hands a row to a bounded queue and returns at once; a task writes the queue in batches.
 //! A full queue drops rows, which are counted, named in the log and told to the [`LedgerObserver`]. A batch
@@ -34,9 +39,11 @@
 
 mod address;
 mod error;
+mod files;
 mod jobs;
 mod keeper;
 mod ledger;
+mod names;
 mod observer;
 mod store;
 mod tasks;
@@ -44,6 +51,7 @@ mod usage;
 
 pub use address::{Address, AddressError};
 pub use error::LedgerError;
+pub use files::{FileRecord, NewFile, ObjectKey, PIECE, Page};
 pub use jobs::{Claiming, Enqueued, JobRecord, JobSummary};
 pub use ledger::{Ledger, LedgerConfig};
 pub use observer::{LedgerObserver, NoObserver};

@@ -132,6 +132,8 @@ pub struct ServerSettings {
     pub body_limit: usize,
     /// Largest request body in bytes when it may carry images.
     pub body_limit_images: usize,
+    /// Largest file that may be uploaded, in bytes.
+    pub file_limit: usize,
     /// The longest a request head may take to arrive.
     #[serde(with = "seconds")]
     pub head_timeout: Duration,
@@ -169,6 +171,7 @@ impl Default for ServerSettings {
             queue_wait: Duration::from_secs(10),
             body_limit: 4 << 20,
             body_limit_images: 20 << 20,
+            file_limit: 200 << 20,
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
             write_idle: Duration::from_secs(30),
@@ -222,6 +225,7 @@ impl ServerSettings {
             "server.body_limit_images",
             "must be at least server.body_limit",
         )?;
+        ensure(self.file_limit >= 1024, "server.file_limit", "must be at least 1 KiB")?;
         let keys_without_file = self.auth == Some(Auth::Keys) && self.api_keys_file.is_none();
         ensure(!keys_without_file, "server.api_keys_file", "is required by server.auth = \"keys\"")
     }

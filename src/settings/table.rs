@@ -91,6 +91,7 @@ pub const KEYS: &[Key] = &[
     key("server.queue_wait", "QUEUE_WAIT", "10", Kind::Seconds, "The longest a request waits for its turn before it is answered 503."),
     key("server.body_limit", "BODY_LIMIT", "\"4 MiB\"", Kind::Bytes, "Largest request body, after decompression."),
     key("server.body_limit_images", "BODY_LIMIT_IMAGES", "\"20 MiB\"", Kind::Bytes, "Largest request body that may carry images."),
+    key("server.file_limit", "FILE_LIMIT", "\"200 MiB\"", Kind::Bytes, "Largest file that may be uploaded to `/v1/files`."),
     key("server.head_timeout", "HEAD_TIMEOUT", "5", Kind::Seconds, "The longest a request head may take to arrive."),
     key("server.body_timeout", "BODY_TIMEOUT", "30", Kind::Seconds, "The longest a request body may take to arrive."),
     key("server.write_idle", "WRITE_IDLE_TIMEOUT", "30", Kind::Seconds, "The longest an answer waits for a caller that does not read."),

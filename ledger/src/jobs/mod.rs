@@ -8,11 +8,9 @@ use std::time::Duration;
 use opossum_core::jobs::{BodyHash, JobKey, JobState, StoredReply};
 
 use crate::error::LedgerError;
+use crate::names;
 
 pub(crate) use sql::{cancel, claim, enqueue, finish, get, list, prune, release, release_all, renew};
-
-/// The longest name of a tenant, message or worker in bytes; that of an AMQP short string.
-const LONGEST_NAME: usize = 255;
 
 /// A worker wants a job.
 #[derive(Clone, Debug)]
@@ -62,9 +60,7 @@ pub struct JobRecord {
     pub reply: Option<StoredReply>,
 }
 
-/// Refuses names that are no names, or that PostgreSQL cannot store.
+/// Refuses names that cannot be stored.
 pub(crate) fn check(key: &JobKey, worker: Option<&str>) -> Result<(), LedgerError> {
-    let names = [Some(&*key.tenant), Some(&*key.id), worker];
-    let good = |name: &str| !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains('\0');
-    if names.into_iter().flatten().all(good) { Ok(()) } else { Err(LedgerError::Refused) }
+    names::check([&*key.tenant, &*key.id].into_iter().chain(worker))
 }

@@ -10,6 +10,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::{Claiming, Enqueued, JobRecord, JobSummary};
+use crate::store::millis;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -294,10 +295,4 @@ fn summary(row: &AnyRow) -> Result<JobSummary> {
         created_ms: row.try_get("created_ms")?,
         changed_ms: row.try_get("changed_ms")?,
     })
-}
-
-/// At most a century, so that adding it to the time cannot overflow.
-fn millis(span: Duration) -> i64 {
-    const CENTURY: i64 = 100 * 365 * 86_400_000;
-    i64::try_from(span.as_millis()).map_or(CENTURY, |ms| ms.min(CENTURY))
 }

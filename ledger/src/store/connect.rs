@@ -22,13 +22,24 @@ const SQLITE_READERS: u32 = 2;
 /// a power cut takes back what was confirmed.
 const SQLITE_WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA busy_timeout = 3000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8192";
+/// The tables' versions: each is applied once, and never changed afterwards.
+const SQLITE_TABLES: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_ledger.sql"),
+    include_str!("../../migrations/sqlite/0002_files.sql"),
+];
+const POSTGRES_TABLES: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_ledger.sql"),
+    include_str!("../../migrations/postgres/0002_files.sql"),
+];
+/// What each version brought.
+const VERSIONS: [&str; 2] = ["ledger", "files"];
 const SQLITE_READER: &str = "PRAGMA busy_timeout = 3000; PRAGMA query_only = ON";
 
 /// The writing connection and the reading ones.
 pub(super) async fn sqlite(address: &Address, timeout: Duration) -> Result<(AnyPool, AnyPool), LedgerError> {
     make_folder(address)?;
     let write = pool(address, 1, SQLITE_WRITER.to_owned(), timeout).await?;
-    migrate(&write, address.dialect, include_str!("../../migrations/sqlite/0001_ledger.sql")).await?;
+    migrate(&write, address.dialect, SQLITE_TABLES).await?;
     let read = pool(address, SQLITE_READERS, SQLITE_READER.to_owned(), timeout).await?;
     Ok((write, read))
 }
@@ -41,7 +52,7 @@ pub(super) async fn postgres(address: &Address, timeout: Duration) -> Result<Any
          SET application_name = 'opossum'; SET timezone = 'UTC'"
     );
     let pool = pool(address, POSTGRES_CONNECTIONS, setup, timeout).await?;
-    migrate(&pool, address.dialect, include_str!("../../migrations/postgres/0001_ledger.sql")).await?;
+    migrate(&pool, address.dialect, POSTGRES_TABLES).await?;
     Ok(pool)
 }
 
@@ -92,9 +103,16 @@ fn try_once(
     Box::pin(async move { tokio::time::timeout(timeout, work).await.map_err(|_| LedgerError::Timeout) })
 }
 
-async fn migrate(pool: &AnyPool, dialect: Dialect, tables: &'static str) -> Result<(), LedgerError> {
-    let tables = Migration::new(1, "ledger".into(), MigrationType::Simple, tables.into_sql_str(), false);
-    let mut migrator = Migrator::with_migrations(vec![tables]);
+async fn migrate(
+    pool: &AnyPool,
+    dialect: Dialect,
+    tables: [&'static str; VERSIONS.len()],
+) -> Result<(), LedgerError> {
+    let version = |(number, (name, sql)): (i64, (&'static str, &'static str))| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    let versions = (1..).zip(VERSIONS.into_iter().zip(tables)).map(version).collect();
+    let mut migrator = Migrator::with_migrations(versions);
     migrator.dangerous_set_table_name(MIGRATIONS);
     migrator.run(pool).await.map_err(|error| {
         tracing::warn!(%error, "the tables of the ledger cannot be brought up to date");

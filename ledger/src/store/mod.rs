@@ -178,3 +178,9 @@ pub(crate) async fn beat(connection: &mut AnyConnection) -> Result<(), sqlx::Err
         ON CONFLICT (only_row) DO UPDATE SET at_ms = excluded.at_ms";
     sqlx::query(BEAT).execute(connection).await.map(|_| ())
 }
+
+/// A time span in milliseconds: at most a century, so that adding it to the time cannot overflow.
+pub(crate) fn millis(span: Duration) -> i64 {
+    const CENTURY: i64 = 100 * 365 * 86_400_000;
+    i64::try_from(span.as_millis()).map_or(CENTURY, |ms| ms.min(CENTURY))
+}

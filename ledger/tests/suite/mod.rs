@@ -12,6 +12,10 @@ use opossum_ledger::{
 };
 use opossum_testkit::{Dice, eventually};
 
+mod files;
+
+pub(crate) use files::*;
+
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 const ENDPOINT: &str = "/v1/chat/completions";
 pub(crate) const HASH: BodyHash = BodyHash([7; 32]);
@@ -31,6 +35,9 @@ macro_rules! cases {
             names_that_cannot_be_stored_are_refused
             usage_comes_back_as_it_was_recorded
             only_what_is_old_is_deleted
+            a_file_is_seen_once_it_is_whole_and_only_by_its_owner
+            files_are_listed_in_order_page_by_page
+            files_that_are_gone_leave_nothing_behind
             ledgers_that_open_an_empty_database_at_once_agree_on_its_tables
             a_database_of_a_newer_version_is_not_touched
         }

@@ -45,6 +45,7 @@ pub enum Code {
     QueueUnavailable,
     QueueUnroutable,
     QueueFull,
+    StorageUnavailable,
     UpstreamTimeout,
     UpstreamStalled,
     DeadlineExceeded,
@@ -57,7 +58,7 @@ const UPSTREAM: &str = "upstream_error";
 
 impl Code {
     /// Every code, ordered by status.
-    pub const ALL: [Code; 42] = [
+    pub const ALL: [Code; 43] = [
         Code::InvalidJson,
         Code::MissingParameter,
         Code::InvalidValue,
@@ -97,6 +98,7 @@ impl Code {
         Code::QueueUnavailable,
         Code::QueueUnroutable,
         Code::QueueFull,
+        Code::StorageUnavailable,
         Code::UpstreamTimeout,
         Code::UpstreamStalled,
         Code::DeadlineExceeded,
@@ -165,6 +167,7 @@ impl Code {
             Code::QueueUnavailable => (503, SERVER, "queue_unavailable", "The job queue is off or cannot be reached. The job was not accepted."),
             Code::QueueUnroutable => (503, SERVER, "queue_unroutable", "The job queue does not exist at the broker. The job was not accepted."),
             Code::QueueFull => (503, SERVER, "queue_full", "The job queue is full. The job was not accepted."),
+            Code::StorageUnavailable => (503, SERVER, "storage_unavailable", "Where files and batches are kept cannot be reached now. Come again after 'retry-after'."),
             Code::UpstreamTimeout => (504, UPSTREAM, "upstream_timeout", "No backend that could be tried answered in time."),
             Code::UpstreamStalled => (504, UPSTREAM, "upstream_stalled", "The backend stopped sending in the middle of its answer. What came before is incomplete."),
             Code::DeadlineExceeded => (504, UPSTREAM, "deadline_exceeded", "The request's deadline passed before the answer was complete."),

@@ -1,5 +1,6 @@
 //! The routes: what each takes and what it answers with.
 
+mod files;
 mod jobs;
 
 use utoipa::openapi::header::{Header, HeaderBuilder};
@@ -48,7 +49,7 @@ const REQUEST_HEADERS: [HeaderRow; 4] = [
 ];
 
 pub(super) fn paths() -> Paths {
-    let routes: [(&str, HttpMethod, OperationBuilder); 14] = [
+    let routes: [(&str, HttpMethod, OperationBuilder); 19] = [
         ("/v1/chat/completions", HttpMethod::Post, chat()),
         ("/v1/completions", HttpMethod::Post, completions()),
         ("/v1/embeddings", HttpMethod::Post, embeddings()),
@@ -58,6 +59,11 @@ pub(super) fn paths() -> Paths {
         ("/v1/jobs/{id}", HttpMethod::Get, jobs::get()),
         ("/v1/jobs/{id}", HttpMethod::Delete, jobs::cancel()),
         ("/v1/jobs/{id}/events", HttpMethod::Get, jobs::events()),
+        ("/v1/files", HttpMethod::Get, files::list()),
+        ("/v1/files", HttpMethod::Post, files::upload()),
+        ("/v1/files/{id}", HttpMethod::Get, files::get()),
+        ("/v1/files/{id}", HttpMethod::Delete, files::delete()),
+        ("/v1/files/{id}/content", HttpMethod::Get, files::download()),
         ("/health", HttpMethod::Get, health()),
         ("/health/live", HttpMethod::Get, live()),
         ("/health/ready", HttpMethod::Get, ready()),
@@ -103,10 +109,7 @@ fn asking(id: &str, summary: &str, request: &str, answered: ResponseBuilder) -> 
     let operation = with_headers(described("inference", id, summary), &REQUEST_HEADERS)
         .request_body(Some(body(request)))
         .response("200", answered.build());
-    let statuses = [400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 502, 503, 504];
-    statuses
-        .into_iter()
-        .fold(operation, |operation, status| operation.response(status.to_string(), error(status)))
+    errors(operation, &[400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 502, 503, 504])
 }
 
 fn models() -> OperationBuilder {
@@ -116,25 +119,15 @@ fn models() -> OperationBuilder {
 }
 
 fn model() -> OperationBuilder {
-    let id = ParameterBuilder::new()
-        .name("id")
-        .parameter_in(ParameterIn::Path)
-        .required(Required::True)
-        .description(Some("A model's id; may hold slashes."))
-        .schema(Some(typed(Type::String)));
     described("models", "retrieveModel", "Describe one model")
-        .parameter(id)
+        .parameter(id("A model's id; may hold slashes."))
         .response("200", found("The model.", "Model"))
         .response("401", error(401))
         .response("404", error(404))
 }
 
 fn health() -> OperationBuilder {
-    let refresh = ParameterBuilder::new()
-        .name("refresh")
-        .parameter_in(ParameterIn::Query)
-        .description(Some("True to probe now instead of reading what was last seen."))
-        .schema(Some(typed(Type::Boolean)));
+    let refresh = query("refresh", Type::Boolean, "True to probe now instead of reading what was last seen.");
     open("health", "Say what works")
         .parameter(refresh)
         .response("200", found("The report, `ok` and `degraded` alike.", "HealthReport"))
@@ -234,6 +227,32 @@ fn error(status: u16) -> Response {
         response = response.header(row.0, header(&row));
     }
     response.build()
+}
+
+/// The errors of these statuses.
+fn errors(operation: OperationBuilder, statuses: &[u16]) -> OperationBuilder {
+    statuses
+        .iter()
+        .fold(operation, |operation, status| operation.response(status.to_string(), error(*status)))
+}
+
+/// A parameter of the query.
+fn query(name: &str, kind: Type, description: &str) -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .description(Some(description))
+        .schema(Some(typed(kind)))
+}
+
+/// The id in a path.
+fn id(description: &str) -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name("id")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some(description))
+        .schema(Some(typed(Type::String)))
 }
 
 fn retry_after() -> Header {

@@ -1,5 +1,7 @@
 //! Documented shapes beside the dialect's own: errors, models, health.
 
+mod files;
+
 use std::collections::BTreeMap;
 
 use utoipa::openapi::RefOr;
@@ -7,6 +9,8 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::error::Code;
+
+pub use files::{FileDeleted, FileList, FileRequest};
 
 /// Every error, from every route.
 #[derive(Debug, ToSchema)]

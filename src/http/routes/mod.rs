@@ -1,6 +1,7 @@
 //! Routes, and what they share.
 
 mod embed;
+mod files;
 mod generate;
 mod head;
 mod health;
@@ -20,6 +21,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route};
 use futures::FutureExt;
 use opossum_jobs::Door;
+use opossum_ledger::Ledger;
 
 use self::head::answer_head;
 pub use self::poison::Hooks;
@@ -39,12 +41,16 @@ pub struct App {
     pub service: Service,
     /// The job queue, where there is one.
     pub door: Option<Door>,
+    /// Where files and jobs are kept.
+    pub ledger: Ledger,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// Bounds on bodies that may carry images.
     pub body: BodyLimits,
     /// Most bytes of a body without images.
     pub body_without_images: usize,
+    /// Most bytes of a file.
+    pub file_limit: u64,
     /// Longest time a request may take in all.
     pub request_timeout: Duration,
     /// The running version.
@@ -63,12 +69,23 @@ struct Series {
     job: EndpointMetrics,
     job_cancelled: EndpointMetrics,
     job_events: EndpointMetrics,
+    file_uploaded: EndpointMetrics,
+    files: EndpointMetrics,
+    file: EndpointMetrics,
+    file_content: EndpointMetrics,
+    file_deleted: EndpointMetrics,
     other: EndpointMetrics,
 }
 
 impl App {
     /// Joins what the routes need.
-    pub fn new(service: Service, door: Option<Door>, metrics: Arc<Metrics>, options: AppOptions) -> Self {
+    pub fn new(
+        service: Service,
+        door: Option<Door>,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+        options: AppOptions,
+    ) -> Self {
         let series = Series {
             chat: metrics.endpoint("POST", "/v1/chat/completions"),
             completions: metrics.endpoint("POST", "/v1/completions"),
@@ -79,10 +96,26 @@ impl App {
             job: metrics.endpoint("GET", "/v1/jobs/{id}"),
             job_cancelled: metrics.endpoint("DELETE", "/v1/jobs/{id}"),
             job_events: metrics.endpoint("GET", "/v1/jobs/{id}/events"),
+            file_uploaded: metrics.endpoint("POST", "/v1/files"),
+            files: metrics.endpoint("GET", "/v1/files"),
+            file: metrics.endpoint("GET", "/v1/files/{id}"),
+            file_content: metrics.endpoint("GET", "/v1/files/{id}/content"),
+            file_deleted: metrics.endpoint("DELETE", "/v1/files/{id}"),
             other: metrics.endpoint("other", "other"),
         };
-        let AppOptions { body, body_without_images, request_timeout, version } = options;
-        Self { service, door, metrics, body, body_without_images, request_timeout, version, series }
+        let AppOptions { body, body_without_images, file_limit, request_timeout, version } = options;
+        Self {
+            service,
+            door,
+            ledger,
+            metrics,
+            body,
+            body_without_images,
+            file_limit,
+            request_timeout,
+            version,
+            series,
+        }
     }
 }
 
@@ -93,6 +126,8 @@ pub struct AppOptions {
     pub body: BodyLimits,
     /// Most bytes of a body without images.
     pub body_without_images: usize,
+    /// Most bytes of a file.
+    pub file_limit: u64,
     /// Longest time a request may take in all.
     pub request_timeout: Duration,
     /// The running version.
@@ -132,6 +167,7 @@ pub fn configure(config: &mut ServiceConfig) {
         )
         .service(web::resource("/").route(reading().to(meta::index)).default_service(only("GET")));
     jobs::configure(config);
+    files::configure(config);
     config.default_service(web::to(not_found));
 }
 

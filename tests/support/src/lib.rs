@@ -14,6 +14,7 @@
 //! | [`broker`] | a RabbitMQ that can be killed, frozen and started again |
 //! | [`history`] | what must not have happened to jobs, judged from the logs of a run |
 //! | [`proxy`] | a TCP proxy that mutes or cuts one connection of several |
+//! | [`form`] | forms with files |
 //! | [`requester`] | an AMQP client that publishes jobs and hears the replies |
 //! | [`service`] | the real binary on a free port, with its logs, signals and memory |
 //! | [`port`] | ports that no two tests take at once |
@@ -27,6 +28,7 @@
 pub mod broker;
 pub mod client;
 pub mod dead_ends;
+pub mod form;
 pub mod history;
 pub mod metrics;
 pub mod models;

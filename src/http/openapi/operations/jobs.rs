@@ -27,14 +27,14 @@ pub(super) fn submit() -> OperationBuilder {
 
 pub(super) fn get() -> OperationBuilder {
     let operation = described("jobs", "retrieveJob", "Say where a job stands")
-        .parameter(id())
+        .parameter(id("A job's id."))
         .response("200", found("The job, with its answer once there is one.", "Job"));
     errors(operation, &[401, 404, 503])
 }
 
 pub(super) fn cancel() -> OperationBuilder {
     let operation = described("jobs", "cancelJob", "Cancel a job that is not over")
-        .parameter(id())
+        .parameter(id("A job's id."))
         .response("200", found("The job as it is then; one that was answered stays answered.", "Job"));
     errors(operation, &[401, 404, 503])
 }
@@ -44,21 +44,7 @@ pub(super) fn events() -> OperationBuilder {
         .description("The job, and again whenever it changes; the stream ends once it is over.")
         .content(EVENTS, content("Job"))
         .build();
-    let operation = described("jobs", "followJob", "Follow a job").parameter(id()).response("200", followed);
+    let operation =
+        described("jobs", "followJob", "Follow a job").parameter(id("A job's id.")).response("200", followed);
     errors(operation, &[401, 404, 503])
-}
-
-fn id() -> ParameterBuilder {
-    ParameterBuilder::new()
-        .name("id")
-        .parameter_in(ParameterIn::Path)
-        .required(Required::True)
-        .description(Some("A job's id."))
-        .schema(Some(typed(Type::String)))
-}
-
-fn errors(operation: OperationBuilder, statuses: &[u16]) -> OperationBuilder {
-    statuses
-        .iter()
-        .fold(operation, |operation, status| operation.response(status.to_string(), error(*status)))
 }
