@@ -12,8 +12,9 @@ use crate::http::server;
 use crate::settings::Settings;
 use crate::wiring::{self, WiringError};
 
-/// How long the end may take to write what the last requests have used.
-const LAST_ROWS: Duration = Duration::from_secs(2);
+/// How long the end may take to write what the last requests have used: longer than a call to the database may,
+/// so that what cannot be written is counted and said.
+const LAST_ROWS: Duration = Duration::from_secs(6);
 
 /// Why the service did not run.
 #[derive(Debug, thiserror::Error)]

@@ -99,6 +99,8 @@ async fn a_locked_file_is_said_and_nothing_is_lost() {
     set.answers(20).await;
     set.health_says("degraded", "error: locked by somebody else").await;
     set.answers(20).await;
+    let asked_anew = set.service.client().health(true).await;
+    assert_eq!(asked_anew["services"]["database"], "error: locked by somebody else");
     drop(lock);
     set.health_says("ok", "ok").await;
     set.rows_come_to(40).await;
@@ -150,7 +152,13 @@ async fn requests_do_not_notice_that_a_postgresql_went_away_and_their_rows_are_w
 
 #[tokio::test]
 async fn an_address_that_no_ledger_can_be_at_ends_the_start_and_is_not_quoted() {
-    for url in ["sqlite://?mode=memory&canary", "sqlite://:memory:", "mysql://user:canary@host/db"] {
+    for url in [
+        "sqlite://?mode=memory&canary",
+        "sqlite://:memory:",
+        "mysql://user:canary@host/db",
+        "postgres://user:canary@host:port/db",
+        "postgres://user:canary@host/db?sslmode=perhaps",
+    ] {
         let (status, said) = Service::of(BIN).env("DATABASE_URL", url).refused().await;
         assert_eq!(status.code(), Some(78), "{url}: {said}");
         assert!(said.contains("DATABASE_URL") && !said.contains("canary"), "{url}: {said}");

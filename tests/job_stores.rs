@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opossum::jobs::LedgerStore;
-use opossum_core::jobs::{BodyHash, Finished, JobKey, JobState, Renewal, StoredReply};
-use opossum_jobs::{Claimed, Claiming, JobStore, JobView, MemoryStore};
+use opossum_core::jobs::{BodyHash, Claimed, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_jobs::{Claiming, JobStore, JobView, MemoryStore};
 use opossum_ledger::{Address, Ledger, LedgerConfig, NoObserver};
 use opossum_testkit::temp::TempDir;
 use opossum_testkit::{Postgres, eventually};
@@ -67,8 +67,7 @@ async fn a_job_goes_from_queued_to_its_reply(store: &dyn JobStore) {
 async fn one_worker_has_a_job_until_it_gives_it_up_or_its_lease_ends(store: &dyn JobStore) {
     assert_eq!(claim(store, "lease", "a").await, Claimed::Yours);
     assert_eq!(claim(store, "lease", "a").await, Claimed::Yours, "its own claim again");
-    let Claimed::Running { left } = claim(store, "lease", "b").await else { unreachable_claim() };
-    assert!(left > LEASE / 2 && left <= LEASE, "{left:?}");
+    assert!(matches!(claim(store, "lease", "b").await, Claimed::Running { .. }));
     assert_eq!(store.renew(&key("lease"), "b", LEASE).await, Ok(Renewal::Lost));
     store.release(&key("lease"), "b").await.unwrap();
     assert!(matches!(claim(store, "lease", "b").await, Claimed::Running { .. }), "not its to give up");
@@ -124,11 +123,6 @@ async fn of_many_that_claim_a_job_at_once_one_gets_it(store: Arc<dyn JobStore>) 
         won += u32::from(task.await.unwrap());
     }
     assert_eq!(won, 1);
-}
-
-#[expect(clippy::panic, reason = "tests")]
-fn unreachable_claim() -> ! {
-    panic!("another worker has the job")
 }
 
 async fn every_promise(store: Arc<dyn JobStore>) {

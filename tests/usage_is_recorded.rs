@@ -154,6 +154,12 @@ async fn a_request_that_fails_or_whose_caller_leaves_is_a_row_too() {
     assert_eq!(said("silent"), ("cancelled", 1, false));
     let pieces = |id: &str| rows[id].tokens.map(|tokens| tokens.completion);
     assert_eq!((pieces("cut"), pieces("stalled"), pieces("error")), (Some(2), Some(3), None));
+    let unknown = |id: &str| (rows[id].tokens.map(|tokens| tokens.prompt), rows[id].cost_nano_usd);
+    assert_eq!(
+        (unknown("cut"), unknown("left")),
+        ((Some(0), None), (Some(0), None)),
+        "the backend says it at the end"
+    );
     assert!(pieces("left").is_some_and(|n| (1..2000).contains(&n)), "{:?}", rows["left"]);
     service.terminate();
     assert!(service.wait_exit(SOON).await.is_some_and(|status| status.success()));

@@ -45,4 +45,4 @@ pub use config::DoorConfig;
 pub use door::{Door, DoorHealth, Submission};
 pub use events::{JobEvents, NoEvents};
 pub use runner::{Chunks, Fault, Ran, Runner, Task};
-pub use store::{Answer, Claimed, Claiming, JobStore, JobView, MemoryStore, StoreError};
+pub use store::{Answer, Claiming, JobStore, JobView, MemoryStore, StoreError};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
 
 /// The file's name in the state folder.
 const FILE: &str = "ledger.db";
@@ -28,6 +29,9 @@ pub enum AddressError {
     /// Another scheme.
     #[error("must begin with postgres:// or sqlite://")]
     Scheme,
+    /// `postgres://` with something that no PostgreSQL knows.
+    #[error("must be postgres://user:password@host:port/database with parameters that PostgreSQL knows")]
+    Malformed,
     /// `sqlite://` without a file that lasts.
     #[error("must name a file: sqlite://folder/file or sqlite:///folder/file")]
     NoFile,
@@ -44,7 +48,10 @@ impl Address {
     pub fn parse(url: &str) -> Result<Self, AddressError> {
         let Some((scheme, rest)) = url.split_once("://") else { return Err(AddressError::Scheme) };
         match scheme {
-            "postgres" | "postgresql" => Ok(Self { dialect: Dialect::Postgres, url: url.to_owned().into() }),
+            "postgres" | "postgresql" => {
+                url.parse::<PgConnectOptions>().map_err(|_| AddressError::Malformed)?;
+                Ok(Self { dialect: Dialect::Postgres, url: url.to_owned().into() })
+            }
             "sqlite" => {
                 let (file, parameters) = rest.split_once('?').unwrap_or((rest, "mode=rwc"));
                 if file.is_empty() || file.contains(":memory:") {
@@ -108,6 +115,8 @@ mod tests {
         for (url, error) in [
             ("mysql://x/y", AddressError::Scheme),
             ("ledger.db", AddressError::Scheme),
+            ("postgres://host:port/d", AddressError::Malformed),
+            ("postgres://host/d?sslmode=perhaps", AddressError::Malformed),
             ("sqlite://", AddressError::NoFile),
             ("sqlite://:memory:", AddressError::NoFile),
             ("sqlite://a.db?mode=memory", AddressError::Parameters),

@@ -56,6 +56,7 @@ pub fn read(req: &HttpRequest, arrival: Arrival, longest: Duration) -> Result<Re
         received,
         deadline: received + time,
         lane: Lane::Live,
+        comes_again: false,
         cache: cache_mode(req)?,
         only: services(req)?,
         traceparent: header(req, TRACEPARENT)?.map(Box::from),

@@ -227,6 +227,7 @@ fn context(task: &Task<'_>, id: &Arc<str>) -> RequestContext {
             Lane::High | Lane::Normal => admission::Lane::Live,
             Lane::Batch => admission::Lane::Batch,
         },
+        comes_again: true,
         cache: CacheMode::Auto,
         only: SmallVec::new(),
         traceparent: job.traceparent.as_deref().map(Box::from),

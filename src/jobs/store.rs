@@ -1,10 +1,10 @@
 //! Jobs remembered in the ledger: what survives this process, and what replicas that share a database agree on.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::FutureExt;
-use opossum_core::jobs::{self, BodyHash, Finished, JobKey, JobState, Renewal, StoredReply};
-use opossum_jobs::{Answer, Claimed, Claiming, JobStore, JobView, StoreError};
+use opossum_core::jobs::{BodyHash, Claimed, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_jobs::{Answer, Claiming, JobStore, JobView, StoreError};
 use opossum_ledger::{Ledger, LedgerError};
 
 /// Jobs in the ledger.
@@ -26,7 +26,7 @@ impl JobStore for LedgerStore {
     fn claim<'a>(&'a self, claiming: Claiming<'a>) -> Answer<'a, Claimed> {
         let Claiming { key, hash, worker, lease } = claiming;
         let asked = opossum_ledger::Claiming { key: key.clone(), hash, worker: worker.to_owned(), lease };
-        async move { Ok(seen_from_here(self.0.claim(asked).await.map_err(failed)?, lease)) }.boxed()
+        async move { self.0.claim(asked).await.map_err(failed) }.boxed()
     }
 
     fn renew<'a>(&'a self, key: &'a JobKey, worker: &'a str, lease: Duration) -> Answer<'a, Renewal> {
@@ -60,22 +60,6 @@ impl JobStore for LedgerStore {
             Ok(known.map(|job| JobView { state: job.summary.state, reply: job.reply }))
         }
         .boxed()
-    }
-}
-
-/// The ledger's leases end by the database's clock, which may go before ours or after: nobody waits longer than
-/// a whole lease.
-fn seen_from_here(claimed: jobs::Claimed, lease: Duration) -> Claimed {
-    match claimed {
-        jobs::Claimed::Yours => Claimed::Yours,
-        jobs::Claimed::Running { until } => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            let until = Duration::from_millis(until.max(0).unsigned_abs());
-            Claimed::Running { left: until.saturating_sub(now).min(lease) }
-        }
-        jobs::Claimed::Cancelled => Claimed::Cancelled,
-        jobs::Claimed::Done(reply) => Claimed::Done(reply),
-        jobs::Claimed::Reused => Claimed::Reused,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct RequestContext {
     pub deadline: Instant,
     /// Whose turn it is when places are scarce.
     pub lane: Lane,
+    /// Whether its door brings it again when it finds no place: that is not the end of the request then.
+    pub comes_again: bool,
     /// What the caller wants of the cache.
     pub cache: CacheMode,
     /// The services that may answer; empty means all.

@@ -54,8 +54,8 @@ impl Committing {
         let now = Instant::now();
         watch.record.content_began();
         watch.row.content_began(now);
-        Self {
-            first: Some(first),
+        let mut made = Self {
+            first: None,
             upstream,
             record: Some(watch.record),
             row: Some(watch.row),
@@ -69,7 +69,10 @@ impl Committing {
             deadline: watch.deadline,
             alarm: Box::pin(tokio::time::sleep_until(watch.deadline.min(now + watch.idle))),
             _permit: watch.permit,
-        }
+        };
+        made.take_note(&first);
+        made.first = Some(first);
+        made
     }
 
     fn take_note(&mut self, batch: &[StreamEvent]) {
@@ -161,7 +164,6 @@ impl Stream for Committing {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         if let Some(first) = this.first.take() {
-            this.take_note(&first);
             return Poll::Ready(Some(Ok(first)));
         }
         if this.record.is_none() {
@@ -198,12 +200,14 @@ impl Drop for Committing {
     fn drop(&mut self) {
         // A caller may leave between the last token and the end of the transfer: the backend did its work. But
         // other choices and the usage may have been to come, so this is no answer to store.
+        let used = self.used_so_far();
         if self.finished && self.record.is_some() {
             self.fold = None;
+            if let Some(row) = self.row.take() {
+                row.succeed(Some(&used));
+            }
             self.end_well();
-        }
-        let used = self.used_so_far();
-        if let Some(row) = self.row.as_mut() {
+        } else if let Some(row) = self.row.as_mut() {
             row.used(Some(used));
         }
     }

@@ -26,16 +26,14 @@ pub struct Price {
 }
 
 impl Price {
-    /// Billionths of a US dollar; `None` where the price of any of the tokens is not known.
+    /// Billionths of a US dollar; `None` where the count or the price of any of the tokens is not known.
     fn of(self, tokens: &Usage) -> Option<i64> {
-        let part = |count: u64, price: Option<f64>| match (count, price) {
-            (0, _) => Some(0.0),
-            // A dollar for a million tokens is a thousand billionths for each.
-            (count, price) => price.map(|price| count as f64 * price * 1000.0),
-        };
-        let known = self.prompt.is_some() || self.answer.is_some();
-        let sum = part(tokens.prompt, self.prompt)? + part(tokens.completion, self.answer)?;
-        known.then_some(sum.round() as i64)
+        // A dollar for a million tokens is a thousand billionths for each.
+        let part = |count: u64, price: f64| count as f64 * price * 1000.0;
+        // No prompt is without tokens: theirs were not told.
+        let prompt = (tokens.prompt > 0).then_some(part(tokens.prompt, self.prompt?))?;
+        let answer = if tokens.completion == 0 { 0.0 } else { part(tokens.completion, self.answer?) };
+        Some((prompt + answer).round() as i64)
     }
 }
 
@@ -52,6 +50,9 @@ pub(super) struct UsageRow {
     cache: CacheStatus,
     tokens: Option<Usage>,
     outcome: Option<&'static str>,
+    comes_again: bool,
+    /// The request is not over: the row is its next try's.
+    put_off: bool,
     /// Calls to backends made so far.
     pub(super) attempts: u32,
 }
@@ -72,6 +73,8 @@ impl UsageRow {
             cache: if bypass { CacheStatus::Bypass } else { CacheStatus::Miss },
             tokens: None,
             outcome: None,
+            comes_again: context.comes_again,
+            put_off: false,
             attempts: 0,
         }
     }
@@ -100,6 +103,8 @@ impl UsageRow {
 
     /// The request ended with an error.
     pub(super) fn fail(mut self, error: &PipelineError) {
+        let no_place = matches!(error, PipelineError::Overloaded { .. } | PipelineError::Draining { .. });
+        self.put_off = self.comes_again && no_place;
         self.outcome = Some(error.label());
     }
 
@@ -114,6 +119,9 @@ impl UsageRow {
 
 impl Drop for UsageRow {
     fn drop(&mut self) {
+        if self.put_off {
+            return;
+        }
         let unsaid =
             if std::thread::panicking() { PipelineError::Internal } else { PipelineError::Cancelled };
         let outcome = self.outcome.unwrap_or_else(|| unsaid.label());
@@ -153,7 +161,7 @@ mod tests {
         assert_eq!(price(Some(0.3), None).of(&tokens(1000, 0)), Some(300_000));
         assert_eq!(price(Some(0.3), None).of(&tokens(1000, 1)), None);
         assert_eq!(price(None, Some(2.5)).of(&tokens(1, 1)), None);
-        assert_eq!(price(None, None).of(&tokens(0, 0)), None);
+        assert_eq!(price(Some(0.3), Some(2.5)).of(&tokens(0, 100)), None);
         assert_eq!(price(Some(0.0), Some(0.0)).of(&tokens(7, 7)), Some(0));
         assert_eq!(price(Some(1.0), Some(1.0)).of(&tokens(u64::MAX, 1)), Some(i64::MAX));
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::ready;
-use opossum_core::jobs::{self, BodyHash, Claim, Entry, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_core::jobs::{BodyHash, Claim, Claimed, Entry, Finished, JobKey, JobState, Renewal, StoredReply};
 use parking_lot::Mutex;
 
-use super::{Answer, Claimed, Claiming, JobStore, JobView};
+use super::{Answer, Claiming, JobStore, JobView};
 use crate::tasks::unix_millis;
 
 /// Entries older than this are forgotten.
@@ -68,15 +68,6 @@ impl JobStore for MemoryStore {
         let mut entries = self.entries.lock();
         let (kept, claimed) = Entry::claim(entries.get(key), Claim { worker, hash, now, until });
         entries.put(key, kept);
-        let claimed = match claimed {
-            jobs::Claimed::Yours => Claimed::Yours,
-            jobs::Claimed::Running { until } => {
-                Claimed::Running { left: Duration::from_millis((until - now).max(0).unsigned_abs()) }
-            }
-            jobs::Claimed::Cancelled => Claimed::Cancelled,
-            jobs::Claimed::Done(reply) => Claimed::Done(reply),
-            jobs::Claimed::Reused => Claimed::Reused,
-        };
         ready(Ok(claimed)).boxed()
     }
 

@@ -5,7 +5,7 @@ mod memory;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use opossum_core::jobs::{BodyHash, Finished, JobKey, JobState, Renewal, StoredReply};
+use opossum_core::jobs::{BodyHash, Claimed, Finished, JobKey, JobState, Renewal, StoredReply};
 
 pub use memory::MemoryStore;
 
@@ -28,24 +28,6 @@ pub struct Claiming<'a> {
     pub worker: &'a str,
     /// How long the claim is to hold.
     pub lease: Duration,
-}
-
-/// What came of a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// The job is the worker's.
-    Yours,
-    /// Another worker has it, for so long unless it renews.
-    Running {
-        /// How long.
-        left: Duration,
-    },
-    /// It is cancelled and has no reply yet.
-    Cancelled,
-    /// It is answered.
-    Done(StoredReply),
-    /// Another body has the same identity.
-    Reused,
 }
 
 /// A job as those who ask for it see it.

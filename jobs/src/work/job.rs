@@ -8,7 +8,7 @@ use futures::FutureExt;
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, message::Delivery};
 use opossum_core::jobs::message::{ANONYMOUS, Own};
-use opossum_core::jobs::{Finished, Job, Next, Rejection, Renewal, StoredReply};
+use opossum_core::jobs::{Claimed, Finished, Job, Next, Rejection, Renewal, StoredReply};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use super::running::Underway;
 use crate::broker::convert::{self, short};
 use crate::broker::names;
 use crate::broker::publisher::Outgoing;
-use crate::store::{Claimed, Claiming};
+use crate::store::Claiming;
 use crate::tasks::unix_millis;
 use crate::{Chunks, Fault, Ran, Task};
 
@@ -81,7 +81,8 @@ impl Desk {
         let Some(underway) = self.running.begin(&job.key) else { return Ok(After::Later(LOOK_AGAIN)) };
         match self.claim(job).await {
             Claimed::Yours => self.attempt(parcel, job, &underway).await,
-            Claimed::Running { left } => Ok(After::Later(left.min(LOOK_AGAIN))),
+            // The claim ends by its store's clock, which need not be ours.
+            Claimed::Running { .. } => Ok(After::Later(LOOK_AGAIN)),
             Claimed::Cancelled => self.conclude(parcel, job, self.error(&Fault::Cancelled, job)).await,
             Claimed::Done(reply) => self.settle(parcel, job, &reply, "replayed").await,
             Claimed::Reused => {

@@ -4,13 +4,12 @@ use std::rc::Rc;
 
 use lapin::message::Delivery;
 use opossum_core::jobs::message::ANONYMOUS;
-use opossum_core::jobs::{Rejection, StoredReply};
+use opossum_core::jobs::{Claimed, Rejection, StoredReply};
 
 use super::control;
 use super::desk::Desk;
 use super::outbox::{Addressee, Stale};
 use crate::broker::convert;
-use crate::store::Claimed;
 use crate::{Fault, tasks};
 
 impl Desk {

@@ -75,6 +75,10 @@ impl Store {
 
     /// Connects and brings the tables up to date, unless that is done.
     pub(crate) async fn connect(&self) -> Result<(), LedgerError> {
+        // That there are connections says nothing about the database: what is wrong with it stays said.
+        if self.lines.initialized() {
+            return Ok(());
+        }
         let made = self.lines.get_or_try_init(async || match self.address.dialect {
             Dialect::Sqlite => {
                 let (write, read) = connect::sqlite(&self.address, self.timeout).await?;

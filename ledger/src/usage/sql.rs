@@ -79,7 +79,8 @@ fn bind(query: Query, row: &UsageRecord) -> Query {
         .bind(arm.map(|arm| storable(arm.model.as_str())))
         .bind(i64::from(row.attempts))
         .bind(storable(&row.cache))
-        .bind(tokens.map(|t| whole(t.prompt)))
+        // No prompt is without tokens: theirs were not told.
+        .bind(tokens.filter(|t| t.prompt > 0).map(|t| whole(t.prompt)))
         .bind(tokens.map(|t| whole(t.completion)))
         .bind(tokens.map(|t| whole(t.cached)))
         .bind(tokens.map(|t| whole(t.reasoning)))
@@ -113,11 +114,11 @@ fn record(row: &AnyRow) -> Result<UsageRecord> {
     let maybe = |column: &str| row.try_get::<Option<i64>, _>(column);
     let positive = |number: i64| u64::try_from(number).unwrap_or(0);
     let part = |column: &str| Ok::<_, sqlx::Error>(positive(maybe(column)?.unwrap_or(0)));
-    let tokens = match maybe("prompt_tokens")? {
+    let tokens = match maybe("completion_tokens")? {
         None => None,
-        Some(prompt) => Some(Usage {
-            prompt: positive(prompt),
-            completion: part("completion_tokens")?,
+        Some(completion) => Some(Usage {
+            prompt: part("prompt_tokens")?,
+            completion: positive(completion),
             cached: part("cached_tokens")?,
             reasoning: part("reasoning_tokens")?,
         }),
