@@ -19,16 +19,17 @@ clients() {
     cp "$wanted" "$stamp"
 }
 
-# The Node client library of docs/examples.
-examples() {
-    local wanted=docs/examples/package.json stamp=docs/examples/node_modules/opossum-package.json
+# node_packages FOLDER WHAT: what the folder's package.json names, beside it.
+node_packages() {
+    local folder="$1" what="$2"
+    local wanted="$folder/package.json" stamp="$folder/node_modules/opossum-package.json"
     if cmp -s "$wanted" "$stamp"; then
         return
     fi
     server nodejs node
     server npm npm
-    echo "==> Installing the Node client library of $wanted beside it"
-    npm install --prefix docs/examples --silent --no-package-lock --no-audit --no-fund
+    echo "==> Installing $what of $wanted beside it"
+    npm install --prefix "$folder" --silent --no-package-lock --no-audit --no-fund
     cp "$wanted" "$stamp"
 }
 
@@ -69,7 +70,8 @@ clients
 if [ "${1:-all}" != clients ]; then
     server postgresql '/usr/lib/postgresql/*/bin/postgres'
     server rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
-    examples
+    node_packages docs/examples "the Node client library"
+    node_packages tests/asyncapi "the AsyncAPI parser"
     model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf
     model all-minilm-l6-v2 all-minilm-l6-v2
 fi

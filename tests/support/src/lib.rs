@@ -22,6 +22,7 @@
 //! | [`models`] | where the model files of the embedded engine are |
 //! | [`postgres`] | a PostgreSQL server of a test's own |
 //! | [`sqlite`] | a lock on an SQLite file |
+//! | [`tap`] | a look at a message on its way |
 //! | [`wait`] | polling with a deadline, and reproducible random numbers |
 #![expect(clippy::expect_used, clippy::panic, reason = "a test kit fails a test by panicking")]
 
@@ -39,6 +40,7 @@ pub mod requester;
 pub mod script;
 pub mod service;
 pub mod sqlite;
+pub mod tap;
 pub mod temp;
 pub mod upstream;
 pub mod wait;
@@ -55,5 +57,6 @@ pub use requester::Requester;
 pub use script::{Script, Step};
 pub use service::{Service, ServiceBuilder};
 pub use sqlite::SqliteLock;
+pub use tap::{Caught, Tap};
 pub use upstream::{Seen, Upstream};
 pub use wait::{Dice, eventually};

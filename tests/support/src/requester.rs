@@ -33,6 +33,8 @@ pub struct Heard {
     pub persistent: bool,
     /// Its payload; null when that is no JSON.
     pub body: Value,
+    /// All of it: `headers`, `properties` and `payload`.
+    pub message: Value,
 }
 
 impl Heard {
@@ -117,6 +119,22 @@ impl Requester {
             .with_reply_to(self.queue.as_str().into())
     }
 
+    /// Properties with these headers: integers and text.
+    ///
+    /// # Panics
+    /// When one is neither.
+    pub fn with_headers(&self, properties: BasicProperties, headers: &Value) -> BasicProperties {
+        let mut table = properties.headers().clone().unwrap_or_default();
+        for (name, value) in headers.as_object().into_iter().flatten() {
+            let value = match value {
+                Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+                number => AMQPValue::LongLongInt(number.as_i64().expect("an integer or a text")),
+            };
+            table.insert(name.as_str().into(), value);
+        }
+        properties.with_headers(table)
+    }
+
     /// Publishes a job to the normal queue.
     pub async fn ask(&self, id: &str, wish: &Value) {
         self.publish("opossum.jobs.normal", self.properties(id), &payload(wish)).await;
@@ -186,5 +204,6 @@ fn as_heard(delivery: &Delivery) -> Heard {
         headers: delivery.properties.headers().clone().unwrap_or_default(),
         persistent: *delivery.properties.delivery_mode() == Some(2),
         body: serde_json::from_slice(&delivery.data).unwrap_or(Value::Null),
+        message: crate::tap::as_json(delivery),
     }
 }
