@@ -153,6 +153,11 @@ impl Requester {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How much was heard so far.
+    pub fn heard_count(&self) -> usize {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// What came to a question so far.
     pub fn heard_of(&self, id: &str) -> Vec<Heard> {
         let correlation = format!("c-{id}");
