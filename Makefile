@@ -7,7 +7,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build cuda gpu-check test test-rust test-clients structured lint fmt bench bench-inference \
+.PHONY: help run build cuda gpu-check test test-rust chaos test-clients structured lint fmt bench bench-inference \
 	soak-inference clients model layers audit fuzz clean
 
 help: ## List what can be made
@@ -33,6 +33,11 @@ test: ## Install what the tests need, run every suite
 test-rust: ## Unit, property and end-to-end suites
 	@scripts/test-setup.sh
 	@scripts/test-rust.sh
+
+chaos: ## Break what the queue stands on, for five minutes: make chaos SECONDS=300 JOBS=20000 SEED=7
+	@scripts/test-setup.sh
+	OPOSSUM_CHAOS_SECONDS=$(or $(SECONDS),300) OPOSSUM_CHAOS_JOBS=$(or $(JOBS),20000) OPOSSUM_REQUIRE_POSTGRES=1 \
+		$(if $(SEED),OPOSSUM_TEST_SEED=$(SEED)) $(CARGO) test --test jobs_chaos no_confirmed -- --nocapture
 
 test-clients: ## The official client libraries against the real service
 	@scripts/test-setup.sh clients

@@ -72,6 +72,11 @@ impl History {
         self.executed.values().map(|times| times.saturating_sub(1)).sum()
     }
 
+    /// What was replied to a job.
+    pub fn replies_to(&self, id: &str) -> &[String] {
+        self.replies.get(id).map_or(&[], Vec::as_slice)
+    }
+
     /// Confirmed jobs that have no reply yet.
     pub fn waiting(&self) -> usize {
         self.confirmed.iter().filter(|id| !self.replies.contains_key(*id)).count()

@@ -50,6 +50,8 @@ pub use broker::Broker;
 pub use client::{Answer, Client, End, EventStream, Transcript, ask, ask_stream};
 pub use dead_ends::{BlackHole, RefusedAddr};
 pub use history::History;
+/// For suites whose clients misbehave in ways that [`Requester`] does not.
+pub use lapin;
 pub use metrics::Metrics;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
