@@ -7,7 +7,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help run build cuda gpu-check test test-rust chaos test-clients structured lint fmt bench bench-inference \
+.PHONY: help run build cuda gpu-check test test-rust chaos test-clients structured lint fmt bench bench-jobs bench-inference \
 	soak-inference clients model layers audit fuzz clean
 
 help: ## List what can be made
@@ -57,6 +57,11 @@ fmt: ## Format all code
 
 bench: ## Run the benchmarks
 	$(CARGO) bench --workspace
+
+bench-jobs: ## The queue: jobs a second, latency, recovery from a killed broker
+	@scripts/test-setup.sh
+	$(CARGO) build --release --package opossum --package opossum-testkit --bins
+	@$(TARGET_DIR)/release/bench-jobs $(TARGET_DIR)/release/opossum
 
 bench-inference: ## The embedded engine beside llama.cpp and onnxruntime: make bench-inference ARGS="--rounds 5"
 	@python3 scripts/bench/inference.py $(ARGS)
