@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and says what it does. Asks nothing; outside the checkout it changes the model
 # cache and, on Debian and Ubuntu, installs the servers that the tests start and that are missing.
-# `test-setup.sh clients` installs the client libraries only.
+# `test-setup.sh clients` installs only the client libraries and the broker that their suites start.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -67,9 +67,9 @@ server() {
 }
 
 clients
+server rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
 if [ "${1:-all}" != clients ]; then
     server postgresql '/usr/lib/postgresql/*/bin/postgres'
-    server rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
     node_packages docs/examples "the Node client library"
     node_packages tests/asyncapi "the AsyncAPI parser"
     model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf

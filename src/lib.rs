@@ -5,6 +5,7 @@
 //! `opossum-backends`. `docs/architecture.md` is the map.
 
 pub mod admission;
+pub mod batches;
 pub mod cli;
 pub mod http;
 pub mod jobs;

@@ -56,6 +56,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let app = web::Data::new(App::new(
         wired.service,
         wired.door.clone(),
+        wired.batches.clone(),
         wired.ledger.clone(),
         wired.metrics,
         options,
@@ -76,6 +77,9 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     running.await?;
     // The server ends with its last answer; jobs may be under way for longer.
     all_out.await.ok();
+    if let Some(batches) = wired.batches {
+        batches.leave().await;
+    }
     wired.ledger.close(LAST_ROWS).await;
     wired.actors.shutdown();
     tracing::info!("stopped");

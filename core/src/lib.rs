@@ -19,9 +19,11 @@
 //! | [`retry`] | when to try again, how long to wait before, how long one attempt may take |
 //! | [`quota`] | when a spent allowance comes back, and how long an upstream asks to be left alone |
 //! | [`jobs`] | what a job message must say, who runs it, what follows when it fails |
+//! | [`batches`] | from a file of requests to jobs, and from their replies to files |
 
 pub mod admission;
 pub mod answer;
+pub mod batches;
 pub mod breaker;
 pub mod cache;
 pub mod class;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::ledger::LedgerConfig;
 use crate::store::Store;
-use crate::{files, jobs, usage};
+use crate::{batches, files, jobs, usage};
 
 /// The first pause before connecting is tried again, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -31,6 +31,7 @@ pub(crate) async fn run(store: Arc<Store>, config: LedgerConfig, mut closing: wa
     loop {
         prune(&store, &config).await;
         prune_files(&store, config.keep_unfinished_files).await;
+        prune_batches(&store, config.keep_batches).await;
         if waited(config.prune_interval, &mut closing).await {
             return;
         }
@@ -68,5 +69,14 @@ async fn prune_files(store: &Store, unfinished: Duration) {
             Box::pin(files::prune(connection, unfinished, PIECES_AT_ONCE))
         }));
         more = pruned.await == Ok(u64::from(PIECES_AT_ONCE));
+    }
+}
+
+async fn prune_batches(store: &Store, keep: Duration) {
+    let mut more = true;
+    while more {
+        let pruned =
+            store.write(Box::new(move |connection| Box::pin(batches::prune(connection, keep, AT_ONCE))));
+        more = pruned.await == Ok(u64::from(AT_ONCE));
     }
 }

@@ -31,6 +31,8 @@ pub struct LedgerConfig {
     pub keep_stale_jobs: Duration,
     /// How long a usage row is kept.
     pub keep_usage: Duration,
+    /// How long a batch is kept after its end.
+    pub keep_batches: Duration,
     /// How long a file is kept whose writing neither ends nor fails.
     pub keep_unfinished_files: Duration,
     /// How often old rows are looked for.
@@ -39,7 +41,7 @@ pub struct LedgerConfig {
 
 impl LedgerConfig {
     /// The usual figures: 5 s a call, 8192 rows in the queue, ended jobs for 24 hours, others for a week,
-    /// usage for 90 days, unfinished files for an hour.
+    /// usage and batches for 90 days, unfinished files for an hour.
     pub fn new(address: Address) -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
         Self {
@@ -49,6 +51,7 @@ impl LedgerConfig {
             keep_jobs: DAY,
             keep_stale_jobs: DAY * 7,
             keep_usage: DAY * 90,
+            keep_batches: DAY * 90,
             keep_unfinished_files: Duration::from_secs(3600),
             prune_interval: Duration::from_secs(600),
         }

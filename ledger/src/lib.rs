@@ -26,6 +26,11 @@
 //! seen once it is finished, by its tenant only, and until it expires or [`Ledger::delete_file`] takes it away.
 //! What is left of files that are gone is deleted in the background.
 //!
+//! # Batches
+//! [`Ledger::create_batch`] keeps a batch, [`Ledger::take_batch`] gives one that nobody works on to a worker until
+//! a lease ends, and [`Ledger::save_batch`] writes how far it has come. What came of each line is noted beside it
+//! by [`Ledger::note_lines`]; the first outcome of a line is its outcome for good.
+//!
 //! # Usage
 //! [`Ledger::record`] hands a row to a bounded queue and returns at once; a task writes the queue in batches.
 //! A full queue drops rows, which are counted, named in the log and told to the [`LedgerObserver`]. A batch
@@ -38,6 +43,7 @@
 //! of a US dollar.
 
 mod address;
+mod batches;
 mod error;
 mod files;
 mod jobs;
@@ -50,8 +56,9 @@ mod tasks;
 mod usage;
 
 pub use address::{Address, AddressError};
+pub use batches::{BatchRecord, Held, KnownJob, LineMark, LineNote, LineOutput};
 pub use error::LedgerError;
-pub use files::{FileRecord, NewFile, ObjectKey, PIECE, Page};
+pub use files::{Deleted, FileRecord, NewFile, ObjectKey, PIECE, Page};
 pub use jobs::{Claiming, Enqueued, JobRecord, JobSummary};
 pub use ledger::{Ledger, LedgerConfig};
 pub use observer::{LedgerObserver, NoObserver};

@@ -44,6 +44,7 @@ fn build() -> OpenApi {
         .tags(Some([
             tag("inference", "Chat and completions, whole or streamed, and embeddings."),
             tag("jobs", "Requests that are queued durably and answered later."),
+            tag("batches", "Files of requests, answered as jobs."),
             tag("files", "What batches read and write."),
             tag("models", "What can be asked for."),
             tag("operation", "Health, metrics and this document."),
@@ -71,9 +72,11 @@ fn components() -> Components {
     builder = with::<dialect::EmbeddingList>(builder);
     builder = with::<schema::JobRequest>(builder);
     builder = with::<schema::Job>(builder);
-    builder = with::<schema::FileRequest>(builder);
-    builder = with::<schema::FileList>(builder);
-    builder = with::<schema::FileDeleted>(builder);
+    builder = with::<schema::files::FileRequest>(builder);
+    builder = with::<schema::files::FileList>(builder);
+    builder = with::<schema::files::FileDeleted>(builder);
+    builder = with::<schema::batches::BatchRequest>(builder);
+    builder = with::<schema::batches::BatchList>(builder);
     builder = with::<schema::ModelList>(builder);
     builder = with::<schema::HealthReport>(builder);
     builder = with::<schema::Readiness>(builder);

@@ -21,6 +21,7 @@ use opossum_ledger::Ledger;
 use tokio::sync::Notify;
 
 use crate::admission::{Admission, AdmissionConfig};
+use crate::batches::Batches;
 use crate::service::{Parts, Service, SlowLimits, Timeouts};
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
@@ -39,6 +40,8 @@ pub struct Wired {
     pub service: Service,
     /// The door of the job queue, where there is one.
     pub door: Option<Door>,
+    /// The work on batches, where there is such a door.
+    pub batches: Option<Batches>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The ledger, to be closed once the last answer is out.
@@ -107,7 +110,9 @@ pub async fn wire(settings: &Settings) -> Result<Wired, WiringError> {
         timeouts: timeouts(settings),
     });
     let door = jobs::open(settings, &service, &metrics, &ledger, &doorway)?;
-    Ok(Wired { service, door, metrics, ledger, actors, engine_fault })
+    let start = |door: &Door| Batches::start(ledger.clone(), door.clone());
+    let batches = door.as_ref().map(start).transpose().map_err(WiringError::Door)?;
+    Ok(Wired { service, door, batches, metrics, ledger, actors, engine_fault })
 }
 
 /// Looks at everything anew when a part says that it became ready or failed: health need not wait for the next

@@ -132,11 +132,11 @@ class Handler(BaseHTTPRequestHandler):
 class Service:
     """The real binary with one upstream behind it, or without one alone with an embedded model."""
 
-    def __init__(self, upstream=None, model=None):
+    def __init__(self, upstream=None, model=None, env=None):
         self.dir = tempfile.TemporaryDirectory(prefix="opossum-clients-")
         self.port = free_port()
         self.backend = "only" if upstream else "transformers"
-        env = {
+        env = (env or {}) | {
             "PATH": os.environ["PATH"], "HOME": self.dir.name, "HOST": "127.0.0.1", "PORT": str(self.port),
             "STATE_DIR": f"{self.dir.name}/state", "TRANSFORMERS_ENABLED": "true" if model else "false",
             "DEFAULT_RETRY_DELAY": "0.02", "ONLY_CIRCUIT_BREAKER_ENABLED": "false",

@@ -68,6 +68,17 @@ pub struct FileRecord {
     pub expires_ms: i64,
 }
 
+/// What came of taking a file away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Gone,
+    /// There is none.
+    Missing,
+    /// A batch that is not over reads it.
+    InUse,
+}
+
 /// A part of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -153,7 +164,8 @@ impl Ledger {
             .await
     }
 
-    /// A piece of a file's content, numbered from 0; `None` after the last, and of a file that is gone.
+    /// A piece of a file's content, numbered from 0; `None` after the last, and of a file that is gone. One that
+    /// a batch still reads has it for longer than it is seen.
     ///
     /// # Errors
     /// See [`LedgerError`].
@@ -166,11 +178,11 @@ impl Ledger {
             .await
     }
 
-    /// Takes a file away, written or not; false when there is none.
+    /// Takes a file away, written or not.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub async fn delete_file(&self, key: ObjectKey) -> Result<bool, LedgerError> {
+    pub async fn delete_file(&self, key: ObjectKey) -> Result<Deleted, LedgerError> {
         key.check()?;
         self.store
             .write(Box::new(move |connection| Box::pin(async move { sql::delete(connection, &key).await })))

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use super::{FileRecord, NewFile, ObjectKey, Page};
+use super::{Deleted, FileRecord, NewFile, ObjectKey, Page};
 use crate::store::millis;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -34,18 +34,23 @@ const GET: &str = "
     WHERE f.tenant = $1 AND f.id = $2 AND f.state = 'ready' AND f.expires_ms > c.now_ms";
 
 const PIECE: &str = "
-    SELECT p.data FROM opossum_file_pieces p, opossum_files f, opossum_clock c
+    SELECT p.data FROM opossum_file_pieces p, opossum_files f
     WHERE p.tenant = $1 AND p.id = $2 AND p.number = $3 AND f.tenant = p.tenant AND f.id = p.id
-        AND f.state = 'ready' AND f.expires_ms > c.now_ms";
+        AND f.state = 'ready'";
 
 const DELETE: &str = "
     UPDATE opossum_files SET state = 'gone'
     WHERE tenant = $1 AND id = $2 AND state <> 'gone'
-        AND (state = 'writing' OR expires_ms > (SELECT now_ms FROM opossum_clock))";
+        AND (state = 'writing' OR expires_ms > (SELECT now_ms FROM opossum_clock))
+        AND NOT EXISTS (
+            SELECT 1 FROM opossum_batches b WHERE b.tenant = $1 AND b.input_file = $2 AND b.is_over = 0)";
 
 const EXPIRE: &str = "
     UPDATE opossum_files SET state = 'gone'
-    WHERE (state = 'ready' AND expires_ms <= (SELECT now_ms FROM opossum_clock))
+    WHERE (state = 'ready' AND expires_ms <= (SELECT now_ms FROM opossum_clock)
+            AND NOT EXISTS (
+                SELECT 1 FROM opossum_batches b
+                WHERE b.tenant = opossum_files.tenant AND b.input_file = opossum_files.id AND b.is_over = 0))
         OR (state = 'writing' AND created_ms <= (SELECT now_ms FROM opossum_clock) - $1)";
 
 const PRUNE_PIECES: &str = "
@@ -148,10 +153,13 @@ pub(crate) async fn piece(
     row.map(|row| row.try_get::<Vec<u8>, _>("data").map(Bytes::from)).transpose()
 }
 
-/// Whether there was one.
-pub(crate) async fn delete(connection: &mut AnyConnection, key: &ObjectKey) -> Result<bool> {
+pub(crate) async fn delete(connection: &mut AnyConnection, key: &ObjectKey) -> Result<Deleted> {
     let query = sqlx::query(DELETE).bind(&*key.tenant).bind(&*key.id);
-    Ok(query.execute(connection).await?.rows_affected() > 0)
+    if query.execute(&mut *connection).await?.rows_affected() > 0 {
+        return Ok(Deleted::Gone);
+    }
+    let found = get(connection, key).await?;
+    Ok(if found.is_some() { Deleted::InUse } else { Deleted::Missing })
 }
 
 /// Deletes at most `limit` pieces of files that are gone, that have expired or whose writing began so long ago

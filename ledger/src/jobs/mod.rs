@@ -10,7 +10,7 @@ use opossum_core::jobs::{BodyHash, JobKey, JobState, StoredReply};
 use crate::error::LedgerError;
 use crate::names;
 
-pub(crate) use sql::{cancel, claim, enqueue, finish, get, list, prune, release, release_all, renew};
+pub(crate) use sql::{cancel, claim, enqueue, finish, get, known, list, prune, release, release_all, renew};
 
 /// A worker wants a job.
 #[derive(Clone, Debug)]

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use opossum_core::jobs::{BodyHash, Claimed, Finished, JobKey, JobState, Renewal, StoredReply};
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::{Claiming, Enqueued, JobRecord, JobSummary};
+use crate::batches::KnownJob;
 use crate::store::millis;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -79,6 +80,12 @@ const GET: &str = "
     SELECT tenant, message_id, body_hash, state, runs, created_ms, changed_ms,
         reply_status, reply_headers, reply_body, lease_ms, c.now_ms AS now_ms
     FROM opossum_jobs, opossum_clock c WHERE tenant = $1 AND message_id = $2";
+
+/// Completed by a list of places, one for each id.
+const KNOWN: &str = "
+    SELECT tenant, message_id, body_hash, state, runs, created_ms, changed_ms,
+        reply_status, reply_headers, reply_body, lease_ms, c.now_ms AS now_ms
+    FROM opossum_jobs, opossum_clock c WHERE tenant = $1 AND message_id IN";
 
 const LIST: &str = "
     SELECT tenant, message_id, state, runs, created_ms, changed_ms, lease_ms, c.now_ms AS now_ms
@@ -231,6 +238,27 @@ pub(crate) async fn cancel(connection: &mut AnyConnection, key: &JobKey) -> Resu
 
 pub(crate) async fn get(connection: &mut AnyConnection, key: &JobKey) -> Result<Option<JobRecord>> {
     Ok(find(connection, key).await?.map(|found| found.record))
+}
+
+/// Those of these jobs that are known, at most as many as a statement has places.
+pub(crate) async fn known(
+    connection: &mut AnyConnection,
+    tenant: &str,
+    ids: &[String],
+) -> Result<Vec<KnownJob>> {
+    // As many places as the next power of two, so that few statements are prepared; a name again finds nothing new.
+    let places = ids.len().next_power_of_two();
+    let list: Vec<String> = (2..).take(places).map(|place| format!("${place}")).collect();
+    let mut query = sqlx::query(AssertSqlSafe(format!("{KNOWN} ({})", list.join(", ")))).bind(tenant);
+    for place in 0..places {
+        query = query.bind(ids[place.min(ids.len() - 1)].as_str());
+    }
+    let known = |row: &AnyRow| {
+        let Found { record, .. } = found(row)?;
+        let JobRecord { summary, reply } = record;
+        Ok(KnownJob { id: summary.key.id.to_string(), state: summary.state, reply })
+    };
+    query.fetch_all(connection).await?.iter().map(known).collect()
 }
 
 /// The jobs in a state as it was last stored, the one that changed last first.

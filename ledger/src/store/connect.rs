@@ -23,16 +23,18 @@ const SQLITE_READERS: u32 = 2;
 const SQLITE_WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA busy_timeout = 3000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8192";
 /// The tables' versions: each is applied once, and never changed afterwards.
-const SQLITE_TABLES: [&str; 2] = [
+const SQLITE_TABLES: [&str; 3] = [
     include_str!("../../migrations/sqlite/0001_ledger.sql"),
     include_str!("../../migrations/sqlite/0002_files.sql"),
+    include_str!("../../migrations/sqlite/0003_batches.sql"),
 ];
-const POSTGRES_TABLES: [&str; 2] = [
+const POSTGRES_TABLES: [&str; 3] = [
     include_str!("../../migrations/postgres/0001_ledger.sql"),
     include_str!("../../migrations/postgres/0002_files.sql"),
+    include_str!("../../migrations/postgres/0003_batches.sql"),
 ];
 /// What each version brought.
-const VERSIONS: [&str; 2] = ["ledger", "files"];
+const VERSIONS: [&str; 3] = ["ledger", "files", "batches"];
 const SQLITE_READER: &str = "PRAGMA busy_timeout = 3000; PRAGMA query_only = ON";
 
 /// The writing connection and the reading ones.

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opossum_ledger::{
-    Address, FileRecord, Ledger, LedgerConfig, LedgerError, NewFile, ObjectKey, PIECE, Page,
+    Address, Deleted, FileRecord, Ledger, LedgerConfig, LedgerError, NewFile, ObjectKey, PIECE, Page,
 };
 use opossum_testkit::eventually;
 use sqlx::Row as _;
 
 use super::{config, now_ms, open, open_with};
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
-fn of(tenant: &str, id: &str) -> ObjectKey {
+pub(super) fn of(tenant: &str, id: &str) -> ObjectKey {
     ObjectKey::new(tenant, id)
 }
 
-fn new(bytes: usize, keep: Duration) -> NewFile {
+pub(super) fn new(bytes: usize, keep: Duration) -> NewFile {
     NewFile {
         purpose: "batch".to_owned(),
         filename: "lines.jsonl".to_owned(),
@@ -26,7 +26,7 @@ fn new(bytes: usize, keep: Duration) -> NewFile {
     }
 }
 
-async fn write(ledger: &Ledger, key: &ObjectKey, content: &[u8], file: NewFile) -> FileRecord {
+pub(super) async fn write(ledger: &Ledger, key: &ObjectKey, content: &[u8], file: NewFile) -> FileRecord {
     ledger.begin_file(key.clone()).await.unwrap();
     for (number, piece) in (0..).zip(content.chunks(PIECE)) {
         ledger.add_piece(key.clone(), number, Bytes::copy_from_slice(piece)).await.unwrap();
@@ -65,13 +65,13 @@ pub(crate) async fn a_file_is_seen_once_it_is_whole_and_only_by_its_owner(url: S
     let foreign = of("b", "file-1");
     assert_eq!(ledger.file(foreign.clone()).await, Ok(None));
     assert_eq!(ledger.piece(foreign.clone(), 0).await, Ok(None));
-    assert_eq!(ledger.delete_file(foreign).await, Ok(false));
+    assert_eq!(ledger.delete_file(foreign).await, Ok(Deleted::Missing));
     let all = Page { after: None, limit: 10, newest_first: true };
     assert_eq!(ledger.files("b".into(), None, all).await, Ok(Vec::new()));
     assert_eq!(ledger.begin_file(of("", "x")).await, Err(LedgerError::Refused));
 
-    assert_eq!(ledger.delete_file(key.clone()).await, Ok(true));
-    assert_eq!(ledger.delete_file(key.clone()).await, Ok(false));
+    assert_eq!(ledger.delete_file(key.clone()).await, Ok(Deleted::Gone));
+    assert_eq!(ledger.delete_file(key.clone()).await, Ok(Deleted::Missing));
     assert_eq!((ledger.file(key.clone()).await, read(&ledger, &key).await), (Ok(None), Vec::new()));
 }
 

@@ -12,8 +12,10 @@ use opossum_ledger::{
 };
 use opossum_testkit::{Dice, eventually};
 
+mod batches;
 mod files;
 
+pub(crate) use batches::*;
 pub(crate) use files::*;
 
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
@@ -38,6 +40,12 @@ macro_rules! cases {
             a_file_is_seen_once_it_is_whole_and_only_by_its_owner
             files_are_listed_in_order_page_by_page
             files_that_are_gone_leave_nothing_behind
+            a_batch_is_one_workers_until_its_lease_ends
+            a_batch_is_called_off_by_its_owner_whoever_works_on_it
+            the_first_outcome_of_a_line_is_its_outcome_for_good
+            batches_are_listed_in_order_page_by_page
+            a_file_that_a_batch_reads_is_not_taken_away
+            the_jobs_of_lines_are_found_by_their_ids
             ledgers_that_open_an_empty_database_at_once_agree_on_its_tables
             a_database_of_a_newer_version_is_not_touched
         }

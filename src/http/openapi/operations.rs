@@ -1,5 +1,6 @@
 //! The routes: what each takes and what it answers with.
 
+mod batches;
 mod files;
 mod jobs;
 
@@ -49,7 +50,7 @@ const REQUEST_HEADERS: [HeaderRow; 4] = [
 ];
 
 pub(super) fn paths() -> Paths {
-    let routes: [(&str, HttpMethod, OperationBuilder); 19] = [
+    let routes: [(&str, HttpMethod, OperationBuilder); 23] = [
         ("/v1/chat/completions", HttpMethod::Post, chat()),
         ("/v1/completions", HttpMethod::Post, completions()),
         ("/v1/embeddings", HttpMethod::Post, embeddings()),
@@ -64,6 +65,10 @@ pub(super) fn paths() -> Paths {
         ("/v1/files/{id}", HttpMethod::Get, files::get()),
         ("/v1/files/{id}", HttpMethod::Delete, files::delete()),
         ("/v1/files/{id}/content", HttpMethod::Get, files::download()),
+        ("/v1/batches", HttpMethod::Get, batches::list()),
+        ("/v1/batches", HttpMethod::Post, batches::create()),
+        ("/v1/batches/{id}", HttpMethod::Get, batches::get()),
+        ("/v1/batches/{id}/cancel", HttpMethod::Post, batches::cancel()),
         ("/health", HttpMethod::Get, health()),
         ("/health/live", HttpMethod::Get, live()),
         ("/health/ready", HttpMethod::Get, ready()),

@@ -1,6 +1,7 @@
 //! Documented shapes beside the dialect's own: errors, models, health.
 
-mod files;
+pub mod batches;
+pub mod files;
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,6 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::error::Code;
-
-pub use files::{FileDeleted, FileList, FileRequest};
 
 /// Every error, from every route.
 #[derive(Debug, ToSchema)]

@@ -1,5 +1,6 @@
 //! Routes, and what they share.
 
+mod batches;
 mod embed;
 mod files;
 mod generate;
@@ -31,6 +32,7 @@ use super::exchange::Exchange;
 use super::openai::encode::StreamEncoder;
 use super::request_id;
 use super::stream::SseBody;
+use crate::batches::Batches;
 use crate::service::{AnswerStream, PipelineError, Service};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -41,6 +43,8 @@ pub struct App {
     pub service: Service,
     /// The job queue, where there is one.
     pub door: Option<Door>,
+    /// The work on batches, where there is a job queue.
+    pub batches: Option<Batches>,
     /// Where files and jobs are kept.
     pub ledger: Ledger,
     /// Metrics of the process.
@@ -74,6 +78,10 @@ struct Series {
     file: EndpointMetrics,
     file_content: EndpointMetrics,
     file_deleted: EndpointMetrics,
+    batch_created: EndpointMetrics,
+    batches: EndpointMetrics,
+    batch: EndpointMetrics,
+    batch_cancelled: EndpointMetrics,
     other: EndpointMetrics,
 }
 
@@ -82,6 +90,7 @@ impl App {
     pub fn new(
         service: Service,
         door: Option<Door>,
+        batches: Option<Batches>,
         ledger: Ledger,
         metrics: Arc<Metrics>,
         options: AppOptions,
@@ -101,12 +110,17 @@ impl App {
             file: metrics.endpoint("GET", "/v1/files/{id}"),
             file_content: metrics.endpoint("GET", "/v1/files/{id}/content"),
             file_deleted: metrics.endpoint("DELETE", "/v1/files/{id}"),
+            batch_created: metrics.endpoint("POST", "/v1/batches"),
+            batches: metrics.endpoint("GET", "/v1/batches"),
+            batch: metrics.endpoint("GET", "/v1/batches/{id}"),
+            batch_cancelled: metrics.endpoint("POST", "/v1/batches/{id}/cancel"),
             other: metrics.endpoint("other", "other"),
         };
         let AppOptions { body, body_without_images, file_limit, request_timeout, version } = options;
         Self {
             service,
             door,
+            batches,
             ledger,
             metrics,
             body,
@@ -168,6 +182,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/").route(reading().to(meta::index)).default_service(only("GET")));
     jobs::configure(config);
     files::configure(config);
+    batches::configure(config);
     config.default_service(web::to(not_found));
 }
 

@@ -10,7 +10,7 @@ mod upload;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use opossum_ledger::{FileRecord, LedgerError, ObjectKey};
+use opossum_ledger::{Deleted, FileRecord, LedgerError, ObjectKey};
 use serde::Serialize;
 
 use super::{App, Made, answer};
@@ -19,7 +19,8 @@ use crate::http::error::{ApiError, Code};
 use crate::http::exchange::Exchange;
 use crate::http::request_id;
 
-pub(super) use self::listing::{List, ListQuery};
+pub(super) use self::listing::{List, ListQuery, Sizes};
+pub(super) use self::upload::{LONGEST_KEPT, SHORTEST_KEPT};
 
 /// By then a database that was away for a moment is back.
 const LEDGER_BACK: Duration = Duration::from_secs(5);
@@ -56,7 +57,7 @@ impl<'a> File<'a> {
 }
 
 #[derive(Serialize)]
-struct Deleted<'a> {
+struct Gone<'a> {
     id: &'a str,
     object: &'static str,
     deleted: bool,
@@ -112,8 +113,11 @@ async fn delete(req: HttpRequest, id: web::Path<String>, app: web::Data<App>) ->
     let work = async move {
         let (key, record) = find(&app, &id).await?;
         // Somebody else may have been faster; it is gone either way.
-        app.ledger.delete_file(key).await.map_err(not_reached)?;
-        let deleted = Deleted { id: &record.id, object: "file", deleted: true };
+        if app.ledger.delete_file(key).await.map_err(not_reached)? == Deleted::InUse {
+            let message = "a batch that is not over reads this file; cancel it first";
+            return Err(ApiError::new(Code::InvalidValue, message).with_param("id"));
+        }
+        let deleted = Gone { id: &record.id, object: "file", deleted: true };
         Ok(Made::Whole(HttpResponse::Ok().json(deleted)))
     };
     answer(exchange, work).await

@@ -124,10 +124,13 @@ async fn find<'a>(app: &'a App, id: &str) -> Result<(&'a Door, JobKey, JobView),
 }
 
 fn door(app: &App) -> Result<&Door, ApiError> {
-    app.door.as_ref().ok_or_else(|| {
-        let message = "this service has no job queue: AMQP_URL is not set";
-        ApiError::new(Code::QueueUnavailable, message).with_retry_after(BROKER_BACK)
-    })
+    app.door.as_ref().ok_or_else(no_queue)
+}
+
+/// What a caller is told where there is no queue.
+pub(super) fn no_queue() -> ApiError {
+    let message = "this service has no job queue: AMQP_URL is not set";
+    ApiError::new(Code::QueueUnavailable, message).with_retry_after(BROKER_BACK)
 }
 
 fn not_accepted(error: PublishError) -> ApiError {
