@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Pool;
 
@@ -46,4 +47,29 @@ pub(crate) fn each_rows(pool: &Pool, rows: usize, width: usize, task: &(dyn Fn(R
     // Several tasks a thread, so that one that is held up leaves its work to the others.
     let tasks = if threads == 1 { 1 } else { rows.min(threads * 4) };
     pool.run(tasks, &|index| task(rows * index / tasks..rows * (index + 1) / tasks));
+}
+
+/// The next item of one thread's stretch, on a cache line of its own.
+#[repr(align(64))]
+struct Next(AtomicUsize);
+
+/// Divides `count` items that lie one behind the other in memory: each thread works through a stretch of its own,
+/// `grain` items at a time, and then helps with what is left of the others'. What reads memory ahead, in the processor
+/// or in a kernel, finds what it fetched; it would not where neighbouring items went to different threads.
+pub(crate) fn each_stretch(pool: &Pool, count: usize, grain: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
+    let threads = pool.threads().min(count.div_ceil(grain.max(1))).max(1);
+    let bound = |thread: usize| count * thread / threads;
+    let nexts: Vec<Next> = (0..threads).map(|thread| Next(AtomicUsize::new(bound(thread)))).collect();
+    pool.run(threads, &|own| {
+        for thread in (own..threads).chain(0..own) {
+            loop {
+                let start = nexts[thread].0.fetch_add(grain, Ordering::Relaxed);
+                let end = bound(thread + 1);
+                if start >= end {
+                    break;
+                }
+                task(start..end.min(start + grain));
+            }
+        }
+    });
 }

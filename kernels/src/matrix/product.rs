@@ -12,6 +12,7 @@ use super::portable::Sums;
 use super::{Matrix, dense, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512};
+use crate::split::each_stretch;
 use crate::{Isa, Pool};
 
 thread_local! {
@@ -39,11 +40,8 @@ const FLOAT_HALVES_FROM: usize = 16;
 /// Tokens that are multiplied with a tile while it is unpacked.
 const TOKENS: usize = 16;
 
-/// Bytes of weights below which a task is not worth handing to a thread.
+/// Bytes of weights that a thread takes at a time: fewer are not worth handing out.
 const TASK_BYTES: usize = 16 << 10;
-
-/// Tasks for each thread, so that one which was held up takes fewer.
-const TASKS_PER_THREAD: usize = 4;
 
 /// Multiplies activations `[tokens, inputs]` with matrices that share them: each output is `[tokens, outputs]`.
 ///
@@ -138,25 +136,22 @@ impl Input<'_> {
 /// Multiplies some tiles of the output with this number.
 type Part<'p> = &'p (dyn Fn(&Outputs<'_, '_, '_>, usize, Range<usize>) + Sync);
 
-/// Splits the tiles of all matrices into tasks of about the same size.
+/// Splits the tiles of all matrices between the threads, in pairs, since tile registers take two at a time.
 fn run(pool: &Pool, outs: &mut [(&Matrix, &mut [f32])], part: Part<'_>) {
+    let pairs = |matrix: &Matrix| matrix.tiles().div_ceil(2);
+    let all: usize = outs.iter().map(|(matrix, _)| pairs(matrix)).sum();
     let bytes: usize = outs.iter().map(|(matrix, _)| matrix.bytes()).sum();
-    let share = (bytes / (pool.threads() * TASKS_PER_THREAD)).max(TASK_BYTES);
-    // Even, since tile registers take two at a time.
-    let tiles_per_task = |matrix: &Matrix| (share / matrix.tile_bytes()).max(1).next_multiple_of(2);
-    let tasks_of = |matrix: &Matrix| matrix.tiles().div_ceil(tiles_per_task(matrix));
-    let tasks = outs.iter().map(|(matrix, _)| tasks_of(matrix)).sum();
+    let grain = (TASK_BYTES * all).div_ceil(bytes);
     let outs = Outputs::new(outs);
-    pool.run(tasks, &|task| {
-        let mut task = task;
+    each_stretch(pool, all, grain, &|range| {
+        let mut first = 0;
         for (index, matrix) in outs.matrices() {
-            let count = tasks_of(matrix);
-            if task < count {
-                let per_task = tiles_per_task(matrix);
-                part(&outs, index, task * per_task..((task + 1) * per_task).min(matrix.tiles()));
-                return;
+            let end = first + pairs(matrix);
+            let own = range.start.max(first)..range.end.min(end);
+            if !own.is_empty() {
+                part(&outs, index, 2 * (own.start - first)..(2 * (own.end - first)).min(matrix.tiles()));
             }
-            task -= count;
+            first = end;
         }
     });
 }

@@ -9,6 +9,7 @@ use std::arch::x86_64::{
     _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
     _mm512_sub_epi8, _mm512_sub_ps,
 };
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::activations::Activations;
@@ -22,7 +23,7 @@ use super::registers::Bytes;
 /// takes to reach memory.
 const BEHIND: usize = 3;
 /// Blocks that are under way.
-const RING: usize = 8;
+const RING_LEN: usize = 8;
 
 /// The codes of 32 inputs of a tile, with their offset taken away, and what their products are multiplied with.
 #[repr(C, align(64))]
@@ -48,6 +49,11 @@ impl Block {
 #[repr(C, align(64))]
 pub(super) struct Products(pub(super) [[i32; TILE]; TILE]);
 
+thread_local! {
+    /// Kept from call to call: clearing one takes as long as multiplying a tile.
+    static RING: RefCell<Box<[Block; RING_LEN]>> = RefCell::new(Box::new([const { Block::EMPTY }; RING_LEN]));
+}
+
 /// Multiplies some tiles of a matrix with all tokens. Formats that are plain floats have no codes: nothing happens.
 ///
 /// # Safety
@@ -59,8 +65,10 @@ pub(in crate::matrix) unsafe fn multiply(
     tiles: Range<usize>,
     target: Target,
 ) {
-    // SAFETY: the caller's promises.
-    with_codec!(matrix.format, C => unsafe { each_tile::<C>(matrix, x, tokens, tiles, target) }, {});
+    RING.with_borrow_mut(|ring| {
+        // SAFETY: the caller's promises.
+        with_codec!(matrix.format, C => unsafe { each_tile::<C>(matrix, x, tokens, tiles, target, ring) }, {});
+    });
 }
 
 /// # Safety
@@ -71,13 +79,13 @@ unsafe fn each_tile<C: Codec>(
     tokens: usize,
     tiles: Range<usize>,
     target: Target,
+    ring: &mut [Block; RING_LEN],
 ) {
     assert_eq!(matrix.inputs, x.blocks * BLOCK, "activations of this matrix");
     let rows = tokens.min(TILE).next_multiple_of(4);
     assert!(tokens.next_multiple_of(rows) <= x.tokens(), "activations for whole tiles");
     // SAFETY: the caller vouches for the processor.
     let registers = unsafe { Bytes::new(rows, BLOCK / parts::<C>() / 4) };
-    let mut ring = [const { Block::EMPTY }; RING];
     for first in (0..tokens).step_by(rows) {
         let columns = Columns { registers: &registers, x, first, count: rows.min(tokens - first) };
         for index in tiles.clone() {
@@ -86,10 +94,10 @@ unsafe fn each_tile<C: Codec>(
             unsafe {
                 let to = Target { first: target.first.add(first * target.stride + index * TILE), ..target };
                 match rows {
-                    4 => columns.multiply::<C, 4>(tile, &mut ring, to, width),
-                    8 => columns.multiply::<C, 8>(tile, &mut ring, to, width),
-                    12 => columns.multiply::<C, 12>(tile, &mut ring, to, width),
-                    _ => columns.multiply::<C, TILE>(tile, &mut ring, to, width),
+                    4 => columns.multiply::<C, 4>(tile, ring, to, width),
+                    8 => columns.multiply::<C, 8>(tile, ring, to, width),
+                    12 => columns.multiply::<C, 12>(tile, ring, to, width),
+                    _ => columns.multiply::<C, TILE>(tile, ring, to, width),
                 }
             }
         }
@@ -121,7 +129,7 @@ impl Columns<'_> {
     unsafe fn multiply<C: Codec, const R: usize>(
         &self,
         tile: &[u8],
-        ring: &mut [Block; RING],
+        ring: &mut [Block; RING_LEN],
         to: Target,
         width: usize,
     ) {
@@ -129,17 +137,17 @@ impl Columns<'_> {
         let mut sums = [_mm512_setzero_ps(); R];
         for step in 0..blocks + 2 * BEHIND {
             if step < blocks {
-                unpack::<C>(tile, step, &mut ring[step % RING]);
+                unpack::<C>(tile, step, &mut ring[step % RING_LEN]);
             }
             if (BEHIND..blocks + BEHIND).contains(&step) {
                 let step = step - BEHIND;
                 // SAFETY: the caller vouches for the activations.
-                unsafe { self.products::<C, R>(step, &mut ring[step % RING]) };
+                unsafe { self.products::<C, R>(step, &mut ring[step % RING_LEN]) };
             }
             if step >= 2 * BEHIND {
                 let step = step - 2 * BEHIND;
                 // SAFETY: the caller vouches for the activations.
-                unsafe { self.add::<C, R>(step, &ring[step % RING], &mut sums) };
+                unsafe { self.add::<C, R>(step, &ring[step % RING_LEN], &mut sums) };
             }
         }
         let mask = ((1_u32 << width) - 1) as u16;
