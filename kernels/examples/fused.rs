@@ -59,10 +59,6 @@ fn elementwise(pool: &Pool, tokens: usize) {
     line(&format!("rotary angles, {tokens}"), time, "");
     let angles = Angles::new(&frequencies, 0..tokens);
     line(&format!("rope, {tokens}"), median(|| rope(pool, &angles, HEADS, DIM, &mut out)), "");
-    let (gate, up) = (numbers(tokens * FEED_FORWARD), numbers(tokens * FEED_FORWARD));
-    let mut out = gate.clone();
-    line(&format!("swiglu, {tokens}"), median(|| activation::swiglu(pool, &gate, &up, &mut out)), "");
-    line(&format!("geglu, {tokens}"), median(|| activation::geglu(pool, &gate, &up, &mut out)), "");
 }
 
 fn cached_attention(

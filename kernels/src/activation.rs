@@ -4,21 +4,31 @@
 
 use std::marker::PhantomData;
 
-use crate::Pool;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::split::{Parts, each_rows};
+use crate::{Isa, Pool};
 
 /// Elements that are never divided.
 const CHUNK: usize = 1024;
 
-/// `out = silu(gate) * up`, where `silu(x) = x / (1 + e^-x)`.
-pub fn swiglu(pool: &Pool, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    gated::<Silu>(pool, gate, up, out);
+/// How a feed-forward layer gates what it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gating {
+    /// `silu(gate) * up`, where `silu(x) = x / (1 + e^-x)`.
+    Silu,
+    /// `gelu(gate) * up` by the tanh form of gelu (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    GeluTanh,
 }
 
-/// `out = gelu(gate) * up` by the tanh form of gelu (Hendrycks and Gimpel 2016, arXiv:1606.08415).
-pub fn geglu(pool: &Pool, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    gated::<GeluTanh>(pool, gate, up, out);
+impl Gating {
+    /// Gates on the calling thread, with the instructions of a pool.
+    pub(crate) fn apply(self, isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert!(gate.len() == up.len() && gate.len() == out.len(), "tensors of one shape");
+        match self {
+            Self::Silu => dispatch(isa, Gated { gate, up, out, by: PhantomData::<Silu> }),
+            Self::GeluTanh => dispatch(isa, Gated { gate, up, out, by: PhantomData::<GeluTanh> }),
+        }
+    }
 }
 
 /// `x = x / 2 * (1 + erf(x / sqrt 2))`.
@@ -28,17 +38,6 @@ pub fn gelu(pool: &Pool, x: &mut [f32]) {
         // SAFETY: each task has its own chunks.
         let x = unsafe { parts.take(range.start * CHUNK..len.min(range.end * CHUNK)) };
         dispatch(pool.isa(), Gelu { x });
-    });
-}
-
-fn gated<A: Activation>(pool: &Pool, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert!(gate.len() == up.len() && gate.len() == out.len(), "tensors of one shape");
-    let (len, parts) = (out.len(), Parts::new(out));
-    each_rows(pool, len.div_ceil(CHUNK), CHUNK, &|range| {
-        let range = range.start * CHUNK..len.min(range.end * CHUNK);
-        // SAFETY: each task has its own chunks.
-        let out = unsafe { parts.take(range.clone()) };
-        dispatch(pool.isa(), Gated { gate: &gate[range.clone()], up: &up[range], out, by: PhantomData::<A> });
     });
 }
 

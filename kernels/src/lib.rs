@@ -27,5 +27,5 @@ mod testing;
 
 pub use isa::Isa;
 pub use kv::{BLOCK_TOKENS, KvError, KvShape, KvStore};
-pub use matrix::{Matrix, matmul};
+pub use matrix::{Matrix, gated_matmul, matmul};
 pub use pool::Pool;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::Isa;
-use job::{Gate, Job};
+use job::{Gate, Job, spin_until};
 use worker::Worker;
 
 /// How long a thread spins before it sleeps.
@@ -103,6 +103,13 @@ impl fmt::Debug for Pool {
             .field("threads", &self.threads())
             .field("isa", &self.isa)
             .finish_non_exhaustive()
+    }
+}
+
+/// Waits for what another thread is about to be done with. A host that holds that thread up gets the processor.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    while !spin_until(&mut condition) {
+        std::thread::yield_now();
     }
 }
 

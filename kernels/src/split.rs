@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Pool;
+use crate::pool::wait_until;
 
 /// Elements below which a second thread costs more than it saves.
 const WORTH_SHARING: usize = 32 * 1024;
@@ -49,18 +50,44 @@ pub(crate) fn each_rows(pool: &Pool, rows: usize, width: usize, task: &(dyn Fn(R
     pool.run(tasks, &|index| task(rows * index / tasks..rows * (index + 1) / tasks));
 }
 
-/// The next item of one thread's stretch, on a cache line of its own.
+/// A count on a cache line of its own.
+#[derive(Default)]
 #[repr(align(64))]
-struct Next(AtomicUsize);
+struct Count(AtomicUsize);
 
-/// Divides `count` items that lie one behind the other in memory: each thread works through a stretch of its own,
-/// `grain` items at a time, and then helps with what is left of the others'. What reads memory ahead, in the processor
-/// or in a kernel, finds what it fetched; it would not where neighbouring items went to different threads.
-pub(crate) fn each_stretch(pool: &Pool, count: usize, grain: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
-    let threads = pool.threads().min(count.div_ceil(grain.max(1))).max(1);
+/// Counts a task that is over, however it ended.
+struct Counted<'a>(&'a Count);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Calls `prepare` with each number below `preparations`; when all are done, divides `count` items that lie one behind
+/// the other in memory. Each thread works through a stretch of its own, `grain` items at a time, and then helps with what
+/// is left of the others'. What reads memory ahead, in the processor or in a kernel, finds what it fetched; it would not
+/// where neighbouring items went to different threads.
+pub(crate) fn each_stretch(
+    pool: &Pool,
+    preparations: usize,
+    prepare: &(dyn Fn(usize) + Sync),
+    count: usize,
+    grain: usize,
+    task: &(dyn Fn(Range<usize>) + Sync),
+) {
+    let threads = pool.threads().min(count.div_ceil(grain.max(1)));
     let bound = |thread: usize| count * thread / threads;
-    let nexts: Vec<Next> = (0..threads).map(|thread| Next(AtomicUsize::new(bound(thread)))).collect();
-    pool.run(threads, &|own| {
+    let nexts: Vec<Count> = (0..threads).map(|thread| Count(AtomicUsize::new(bound(thread)))).collect();
+    let prepared = Count::default();
+    // Threads take these in order: whoever waits for a preparation, another thread is at it.
+    pool.run(preparations + threads, &|index| {
+        if index < preparations {
+            let _counted = Counted(&prepared);
+            return prepare(index);
+        }
+        wait_until(|| prepared.0.load(Ordering::Acquire) == preparations);
+        let own = index - preparations;
         for thread in (own..threads).chain(0..own) {
             loop {
                 let start = nexts[thread].0.fetch_add(grain, Ordering::Relaxed);

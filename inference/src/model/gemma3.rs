@@ -149,10 +149,10 @@ impl Layer {
     }
 
     /// The feed-forward half, without the residual. `[rows, width]` in and out.
-    fn feed_forward(&self, x: Tensor<2>, step: &Step<'_>) -> Tensor<2> {
+    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
         let x = self.feed_forward_norm.forward(x);
-        let [gate, up] = Linear::forward_all([&self.gate, &self.up], &x);
-        self.post_feed_forward_norm.forward(self.down.forward(Gate::GeluTanh.forward(gate, up, step.place())))
+        let gated = Linear::forward_gated(&self.gate, &self.up, Gate::GeluTanh, x);
+        self.post_feed_forward_norm.forward(self.down.forward(gated))
     }
 }
 
@@ -169,7 +169,7 @@ impl Decoder for Gemma3 {
         let mut x = self.embedding.forward(step).mul_scalar(self.embedding_scale);
         for (index, layer) in self.layers.iter().enumerate() {
             x = x.clone() + layer.attend(index, x, step, cache);
-            x = x.clone() + layer.feed_forward(x, step);
+            x = x.clone() + layer.feed_forward(x);
         }
         if wanted.is_empty() {
             return None;

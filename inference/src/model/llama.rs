@@ -99,10 +99,9 @@ fn rope(shape: &Shape, weights: &mut Weights<'_>) -> Result<Rope, InferenceError
 
 impl Layer {
     /// The feed-forward half, without the residual. `[rows, width]` in and out.
-    fn feed_forward(&self, x: Tensor<2>, step: &Step<'_>) -> Tensor<2> {
+    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
         let x = self.feed_forward_norm.forward(x);
-        let [gate, up] = Linear::forward_all([&self.gate, &self.up], &x);
-        self.down.forward(Gate::Silu.forward(gate, up, step.place()))
+        self.down.forward(Linear::forward_gated(&self.gate, &self.up, Gate::Silu, x))
     }
 }
 
@@ -129,7 +128,7 @@ impl Decoder for Llama {
         let mut x = self.embedding.forward(step);
         for (index, layer) in self.layers.iter().enumerate() {
             x = x.clone() + self.attend(index, x, step, cache);
-            x = x.clone() + layer.feed_forward(x, step);
+            x = x.clone() + layer.feed_forward(x);
         }
         if wanted.is_empty() {
             return None;

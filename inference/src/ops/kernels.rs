@@ -6,10 +6,11 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Shape, TensorData};
+use opossum_kernels::activation::Gating;
 use opossum_kernels::attention::{Causal, Span, causal};
 use opossum_kernels::kv::{KvShape, KvStore};
 use opossum_kernels::rope::{Angles, rope};
-use opossum_kernels::{Matrix, Pool, matmul, norm};
+use opossum_kernels::{Matrix, Pool, gated_matmul, matmul, norm};
 
 /// Operations that have a kernel. [`Place::kernels`](super::Place) says whether to use them.
 #[backend_extension(Flex)]
@@ -23,11 +24,12 @@ pub(super) trait KernelOps: Backend {
     /// Root-mean-square normalisation of rows as wide as `scale`, whatever the shape of `x`.
     fn rms_norm(x: FloatTensor<Self>, scale: &[f32], epsilon: f32, pool: &Pool) -> FloatTensor<Self>;
 
-    /// A gated activation.
-    fn gated(
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        kernel: GateKernel,
+    /// `gating(x gate^T) * (x up^T)`, `[tokens, inputs]` to `[tokens, outputs]`.
+    fn gated_matmul(
+        x: FloatTensor<Self>,
+        gate: &Matrix,
+        up: &Matrix,
+        gating: Gating,
         pool: &Pool,
     ) -> FloatTensor<Self>;
 
@@ -39,9 +41,6 @@ pub(super) trait KernelOps: Backend {
         how: Attend<'_>,
     ) -> FloatTensor<Self>;
 }
-
-/// A kernel that gates: threads, gate, up, result.
-pub(super) type GateKernel = fn(&Pool, &[f32], &[f32], &mut [f32]);
 
 /// What attention needs beside its tensors.
 pub(super) struct Attend<'a> {
@@ -84,11 +83,12 @@ impl KernelOps for Flex {
         tensor(out, x.layout().shape().clone())
     }
 
-    fn gated(gate: FlexTensor, up: FlexTensor, kernel: GateKernel, pool: &Pool) -> FlexTensor {
-        let (gate, up) = (contiguous(gate), contiguous(up));
-        let mut out = vec![0.0; gate.layout().num_elements()];
-        kernel(pool, numbers(&gate), numbers(&up), &mut out);
-        tensor(out, gate.layout().shape().clone())
+    fn gated_matmul(x: FlexTensor, gate: &Matrix, up: &Matrix, gating: Gating, pool: &Pool) -> FlexTensor {
+        let x = contiguous(x);
+        let tokens = x.layout().shape()[0];
+        let mut product = vec![0.0; tokens * gate.outputs()];
+        gated_matmul(pool, numbers(&x), tokens, [gate, up], gating, &mut product);
+        tensor(product, Shape::new([tokens, gate.outputs()]))
     }
 
     fn attend(queries: FlexTensor, keys: FlexTensor, values: FlexTensor, how: Attend<'_>) -> FlexTensor {

@@ -6,8 +6,8 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor, TensorData};
 use opossum_kernels::{Matrix, Pool};
 
-use super::Step;
 use super::kernels::KernelOps;
+use super::{Gate, Step};
 
 /// The numbers of a matrix, one row an output. Clones share them.
 #[derive(Debug, Clone)]
@@ -41,6 +41,17 @@ impl Linear {
             }
             Weight::Dense(rows) => product(x, rows, rows.dtype()),
             Weight::Quantized(rows, activations) => product(x, rows, *activations),
+        }
+    }
+
+    /// The first half of a gated feed-forward layer, `[tokens, inputs]` to `[tokens, outputs]`.
+    pub(crate) fn forward_gated(gate: &Self, up: &Self, how: Gate, x: Tensor<2>) -> Tensor<2> {
+        match (&gate.weight, &up.weight) {
+            (Weight::Packed(gate, pool), Weight::Packed(up, _)) => {
+                let product = Dispatch::gated_matmul(x.into_dispatch(), gate, up, how.gating(), pool);
+                Tensor::from_dispatch(product)
+            }
+            _ => how.forward(gate.forward(x.clone()), up.forward(x)),
         }
     }
 

@@ -1,7 +1,10 @@
 //! Activations as 8-bit numbers.
 
+use std::ops::Range;
+
 use super::format::{BLOCK, Format, TILE};
 use crate::Isa;
+use crate::split::Parts;
 
 /// Activations of some tokens: 32 at a time share a scale, and each is a number from -127 to 127.
 #[derive(Debug, Default)]
@@ -20,56 +23,22 @@ pub(super) struct Activations {
 }
 
 impl Activations {
-    /// Takes the place of what was here with these activations.
-    pub(super) fn quantize(&mut self, isa: Isa, x: &[f32], inputs: usize) {
+    /// Makes room for these activations, which take the place of what was here.
+    pub(super) fn room(&mut self, tokens: usize, inputs: usize) -> Room<'_> {
         self.blocks = inputs / BLOCK;
         // Whole tiles of tokens, of which the last may hold anything: what is computed with it is thrown away.
-        let blocks = (x.len() / inputs).next_multiple_of(TILE) * self.blocks;
+        let blocks = tokens.next_multiple_of(TILE) * self.blocks;
         self.codes.resize(blocks * BLOCK, 0);
         self.scales.resize(blocks, 0.0);
         self.sums.resize(blocks, 0.0);
         self.totals.resize(blocks, 0);
         self.halves.resize(2 * blocks, 0);
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: packing has checked that the processor has this instruction set.
-            Isa::Avx512Vnni | Isa::Amx => unsafe { self.each_avx512(x) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Isa::Avx2 => unsafe { self.each_avx2(x) },
-            _ => self.each(x, quantize),
-        }
-    }
-
-    /// # Safety
-    /// The processor has the instructions of [`Isa::Avx512Vnni`].
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn each_avx512(&mut self, x: &[f32]) {
-        self.each(x, |x, codes| super::avx512::quantize(x, codes));
-    }
-
-    /// The portable code, compiled for wider registers.
-    ///
-    /// # Safety
-    /// The processor has AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn each_avx2(&mut self, x: &[f32]) {
-        self.each(x, quantize);
-    }
-
-    #[inline(always)]
-    fn each(&mut self, x: &[f32], quantize: impl Fn(&[f32; BLOCK], &mut [i8; BLOCK]) -> Block) {
-        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(self.codes.as_chunks_mut::<BLOCK>().0);
-        let results = self.scales.iter_mut().zip(&mut self.sums);
-        let totals = self.totals.iter_mut().zip(self.halves.as_chunks_mut::<2>().0);
-        for (((x, codes), (scale, sum)), (total, halves)) in blocks.zip(results).zip(totals) {
-            let block = quantize(x, codes);
-            *scale = block.scale;
-            *halves = block.sums.map(|sum| -sum);
-            *total = halves[0] + halves[1];
-            *sum = block.scale * -*total as f32;
+        Room {
+            codes: Parts::new(&mut self.codes),
+            scales: Parts::new(&mut self.scales),
+            sums: Parts::new(&mut self.sums),
+            totals: Parts::new(&mut self.totals),
+            halves: Parts::new(&mut self.halves),
         }
     }
 
@@ -82,6 +51,88 @@ impl Activations {
     pub(super) fn codes(&self, token: usize, block: usize) -> &[i8] {
         let start = (token * self.blocks + block) * BLOCK;
         &self.codes[start..start + BLOCK]
+    }
+}
+
+/// Where [`Activations`] are written, block by block.
+pub(super) struct Room<'a> {
+    codes: Parts<'a, i8>,
+    scales: Parts<'a, f32>,
+    sums: Parts<'a, f32>,
+    totals: Parts<'a, i32>,
+    halves: Parts<'a, i32>,
+}
+
+impl Room<'_> {
+    /// Quantizes some blocks of `x`, counted from its start.
+    ///
+    /// # Safety
+    /// No other thread writes or reads these blocks.
+    pub(super) unsafe fn quantize(&self, isa: Isa, x: &[f32], blocks: Range<usize>) {
+        // SAFETY: the caller's promise.
+        let part = unsafe {
+            Part {
+                x: &x[blocks.start * BLOCK..blocks.end * BLOCK],
+                codes: self.codes.take(blocks.start * BLOCK..blocks.end * BLOCK),
+                scales: self.scales.take(blocks.clone()),
+                sums: self.sums.take(blocks.clone()),
+                totals: self.totals.take(blocks.clone()),
+                halves: self.halves.take(2 * blocks.start..2 * blocks.end),
+            }
+        };
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: packing has checked that the processor has this instruction set.
+            Isa::Avx512Vnni | Isa::Amx => unsafe { part.each_avx512() },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { part.each_avx2() },
+            _ => part.each(quantize),
+        }
+    }
+}
+
+/// Some blocks, and what they become.
+struct Part<'a> {
+    x: &'a [f32],
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+    totals: &'a mut [i32],
+    halves: &'a mut [i32],
+}
+
+impl Part<'_> {
+    /// # Safety
+    /// The processor has the instructions of [`Isa::Avx512Vnni`].
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn each_avx512(self) {
+        self.each(|x, codes| super::avx512::quantize(x, codes));
+    }
+
+    /// The portable code, compiled for wider registers.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn each_avx2(self) {
+        self.each(quantize);
+    }
+
+    #[inline(always)]
+    fn each(self, quantize: impl Fn(&[f32; BLOCK], &mut [i8; BLOCK]) -> Block) {
+        let blocks = self.x.as_chunks::<BLOCK>().0.iter().zip(self.codes.as_chunks_mut::<BLOCK>().0);
+        let results = self.scales.iter_mut().zip(self.sums);
+        let totals = self.totals.iter_mut().zip(self.halves.as_chunks_mut::<2>().0);
+        for (((x, codes), (scale, sum)), (total, halves)) in blocks.zip(results).zip(totals) {
+            let block = quantize(x, codes);
+            *scale = block.scale;
+            *halves = block.sums.map(|sum| -sum);
+            *total = halves[0] + halves[1];
+            *sum = block.scale * -*total as f32;
+        }
     }
 }
 

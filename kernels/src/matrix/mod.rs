@@ -32,7 +32,7 @@ pub(crate) use amx::available as tiles_are_available;
 pub(crate) use amx::tiles;
 pub use format::Format;
 use format::TILE;
-pub use product::matmul;
+pub use product::{gated_matmul, matmul};
 use storage::Storage;
 
 use crate::Isa;

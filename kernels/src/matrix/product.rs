@@ -1,23 +1,25 @@
 //! Sharing the product of activations and matrices between threads.
 
-use std::cell::Cell;
-use std::marker::PhantomData;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::activations::{self, Activations};
 #[cfg(target_arch = "x86_64")]
 use super::codec::with_codec;
-use super::format::TILE;
+use super::format::{BLOCK, TILE};
 use super::portable::Sums;
 use super::{Matrix, dense, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512};
+use crate::activation::Gating;
 use crate::split::each_stretch;
 use crate::{Isa, Pool};
 
 thread_local! {
     /// The activations of the last call, kept so that a call allocates nothing.
     static SCRATCH: Cell<Prepared> = Cell::default();
+    /// What two matrices give for a few outputs, and what becomes of it.
+    static GATES: RefCell<Vec<f32>> = RefCell::default();
 }
 
 /// Activations as the products want them.
@@ -26,6 +28,19 @@ struct Prepared {
     quantized: Activations,
     #[cfg(target_arch = "x86_64")]
     halves: amx::Halves,
+}
+
+/// Where they are, first to be written and then read by all threads.
+#[derive(Clone, Copy)]
+struct Place(*mut Prepared);
+
+// SAFETY: whoever reads or writes there vouches that nobody does the other.
+unsafe impl Sync for Place {}
+
+impl Place {
+    fn get(&self) -> *mut Prepared {
+        self.0
+    }
 }
 
 /// From this many tokens on, unpacking codes for tile registers pays.
@@ -43,6 +58,9 @@ const TOKENS: usize = 16;
 /// Bytes of weights that a thread takes at a time: fewer are not worth handing out.
 const TASK_BYTES: usize = 16 << 10;
 
+/// Blocks of activations below which quantizing them is not shared.
+const QUANTIZED_BLOCKS: usize = 32;
+
 /// Multiplies activations `[tokens, inputs]` with matrices that share them: each output is `[tokens, outputs]`.
 ///
 /// # Panics
@@ -52,23 +70,106 @@ pub fn matmul(pool: &Pool, x: &[f32], tokens: usize, outs: &mut [(&Matrix, &mut 
         assert_eq!(x.len(), tokens * matrix.inputs, "activations are [tokens, inputs]");
         assert_eq!(out.len(), tokens * matrix.outputs, "an output is [tokens, outputs]");
     }
-    let Some((first, _)) = outs.first() else { return };
+    let outs: Vec<Output<'_>> = outs
+        .iter_mut()
+        .map(|(matrix, out)| Output { matrix, target: Target::new(out, matrix.outputs, 0) })
+        .collect();
+    let matrices: Vec<&Matrix> = outs.iter().map(|out| out.matrix).collect();
+    let pairs = |matrix: &Matrix| matrix.tiles().div_ceil(2);
+    let all = matrices.iter().map(|matrix| pairs(matrix)).sum();
+    share(pool, x, tokens, &matrices, all, &|input, range| {
+        let mut first = 0;
+        for Output { matrix, target } in &outs {
+            let end = first + pairs(matrix);
+            let own = range.start.max(first)..range.end.min(end);
+            if !own.is_empty() {
+                let tiles = 2 * (own.start - first)..matrix.tiles().min(2 * (own.end - first));
+                // SAFETY: every tile of an output is in one range alone.
+                unsafe { input.multiply(matrix, tiles, *target) };
+            }
+            first = end;
+        }
+    });
+}
+
+/// The first half of a gated feed-forward layer (Shazeer 2020, arXiv:2002.05202): `out = gating(x gate^T) * (x up^T)`.
+/// What both matrices give never leaves the cache of the thread that computed it.
+///
+/// # Panics
+/// When the matrices are not of one shape, or the lengths of the slices not theirs.
+pub fn gated_matmul(
+    pool: &Pool,
+    x: &[f32],
+    tokens: usize,
+    [gate, up]: [&Matrix; 2],
+    gating: Gating,
+    out: &mut [f32],
+) {
+    assert!(gate.inputs == up.inputs && gate.outputs == up.outputs, "matrices of one shape");
+    assert_eq!(x.len(), tokens * gate.inputs, "activations are [tokens, inputs]");
+    assert_eq!(out.len(), tokens * gate.outputs, "the output is [tokens, outputs]");
+    let outputs = gate.outputs;
+    let target = Target::new(out, outputs, 0);
+    share(pool, x, tokens, &[gate, up], gate.tiles().div_ceil(2), &|input, range| {
+        let tiles = 2 * range.start..gate.tiles().min(2 * range.end);
+        let (first, end) = (tiles.start * TILE, outputs.min(tiles.end * TILE));
+        let width = end - first;
+        GATES.with_borrow_mut(|memory| {
+            memory.resize(3 * tokens * width, 0.0);
+            let (of_gate, rest) = memory.split_at_mut(tokens * width);
+            let (of_up, products) = rest.split_at_mut(tokens * width);
+            for (matrix, sums) in [(gate, &mut *of_gate), (up, &mut *of_up)] {
+                // SAFETY: this memory is the thread's own.
+                unsafe { input.multiply(matrix, tiles.clone(), Target::new(sums, width, first)) };
+            }
+            gating.apply(pool.isa(), of_gate, of_up, products);
+            for (token, products) in products.chunks_exact(width).enumerate() {
+                // SAFETY: these outputs are in this range alone.
+                unsafe { target.write(token, first, products) };
+            }
+        });
+    });
+}
+
+/// Prepares the activations and divides `pairs` of tiles of the matrices between the threads: pairs, since tile registers
+/// take two at a time.
+fn share(
+    pool: &Pool,
+    x: &[f32],
+    tokens: usize,
+    matrices: &[&Matrix],
+    pairs: usize,
+    task: &(dyn Fn(&Input<'_>, Range<usize>) + Sync),
+) {
+    let Some(first) = matrices.first() else { return };
     if tokens == 0 {
         return;
     }
     let mut prepared = SCRATCH.take();
-    let way = |matrix: &Matrix| way(matrix, tokens);
-    if outs.iter().any(|(matrix, _)| activations::wanted(matrix.format) && way(matrix) != Way::Halves) {
-        prepared.quantized.quantize(first.isa, x, first.inputs);
-    }
     #[cfg(target_arch = "x86_64")]
-    if let Some(parts) = outs.iter().filter_map(|(m, _)| halves(m, tokens)).max() {
+    if let Some(parts) = matrices.iter().filter_map(|matrix| halves(matrix, tokens)).max() {
         // SAFETY: a matrix is packed for `Isa::Amx`, so packing has checked that it is there.
         unsafe { prepared.halves.pack(pool, x, first.inputs, parts) };
     }
-    let input = Input { x, prepared: &prepared, tokens };
-    // SAFETY: every tile of an output belongs to exactly one task.
-    run(pool, outs, &|outs, index, tiles| unsafe { input.multiply(outs, index, tiles) });
+    let quantizes =
+        |matrix: &&Matrix| activations::wanted(matrix.format) && way(matrix, tokens) != Way::Halves;
+    let blocks = if matrices.iter().any(quantizes) { tokens * (first.inputs / BLOCK) } else { 0 };
+    let shares = (blocks / QUANTIZED_BLOCKS).clamp(usize::from(blocks > 0), 2 * pool.threads());
+    let place = Place(&raw mut prepared);
+    // SAFETY: nothing else looks at it before all shares are done.
+    let room =
+        unsafe { &mut (*place.get()).quantized }.room(if blocks > 0 { tokens } else { 0 }, first.inputs);
+    let quantize = |index: usize| {
+        let part = blocks * index / shares..blocks * (index + 1) / shares;
+        // SAFETY: each share has its own blocks, and nobody reads before all are done.
+        unsafe { room.quantize(first.isa, x, part) };
+    };
+    let bytes: usize = matrices.iter().map(|matrix| matrix.bytes()).sum();
+    each_stretch(pool, shares, &quantize, pairs, (TASK_BYTES * pairs).div_ceil(bytes), &|range| {
+        // SAFETY: all shares are done, and nobody writes any more.
+        let prepared = unsafe { &*place.get() };
+        task(&Input { x, prepared, tokens }, range);
+    });
     SCRATCH.set(prepared);
 }
 
@@ -108,52 +209,29 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// Multiplies some tiles of the output with this number.
+    /// Multiplies some tiles of a matrix.
     ///
     /// # Safety
-    /// No other thread stores these tiles of this output.
-    unsafe fn multiply(&self, outs: &Outputs<'_, '_, '_>, index: usize, tiles: Range<usize>) {
-        let matrix = outs.matrix(index);
+    /// The target has room for the outputs of these tiles, and no other thread touches them.
+    unsafe fn multiply(&self, matrix: &Matrix, tiles: Range<usize>, target: Target) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: these ways are of matrices packed for `Isa::Amx`; the caller vouches for the tiles.
+        // SAFETY: these ways are of matrices packed for `Isa::Amx`; the caller vouches for the target.
         unsafe {
             match way(matrix, self.tokens) {
                 Way::Vectors => {}
                 Way::Bytes => {
                     let x = &self.prepared.quantized;
-                    return amx::multiply_bytes(matrix, x, self.tokens, tiles, outs.target(index));
+                    return amx::multiply_bytes(matrix, x, self.tokens, tiles, target);
                 }
-                Way::Halves => {
-                    return amx::multiply(matrix, &self.prepared.halves, tiles, outs.target(index));
-                }
+                Way::Halves => return amx::multiply(matrix, &self.prepared.halves, tiles, target),
             }
         }
-        // SAFETY: the caller vouches for the tiles.
-        multiply(matrix, self, tiles, &|token, tile, sums| unsafe { outs.store(index, token, tile, sums) });
+        multiply(matrix, self, tiles, &|token, tile, sums| {
+            let width = TILE.min(matrix.outputs - tile * TILE);
+            // SAFETY: the caller vouches for the target.
+            unsafe { target.write(token, tile * TILE, &sums[..width]) };
+        });
     }
-}
-
-/// Multiplies some tiles of the output with this number.
-type Part<'p> = &'p (dyn Fn(&Outputs<'_, '_, '_>, usize, Range<usize>) + Sync);
-
-/// Splits the tiles of all matrices between the threads, in pairs, since tile registers take two at a time.
-fn run(pool: &Pool, outs: &mut [(&Matrix, &mut [f32])], part: Part<'_>) {
-    let pairs = |matrix: &Matrix| matrix.tiles().div_ceil(2);
-    let all: usize = outs.iter().map(|(matrix, _)| pairs(matrix)).sum();
-    let bytes: usize = outs.iter().map(|(matrix, _)| matrix.bytes()).sum();
-    let grain = (TASK_BYTES * all).div_ceil(bytes);
-    let outs = Outputs::new(outs);
-    each_stretch(pool, all, grain, &|range| {
-        let mut first = 0;
-        for (index, matrix) in outs.matrices() {
-            let end = first + pairs(matrix);
-            let own = range.start.max(first)..range.end.min(end);
-            if !own.is_empty() {
-                part(&outs, index, 2 * (own.start - first)..(2 * (own.end - first)).min(matrix.tiles()));
-            }
-            first = end;
-        }
-    });
 }
 
 /// The sums of each token on a cache line of its own: a register that crosses lines costs twice.
@@ -202,59 +280,51 @@ fn tile_product(matrix: &Matrix, input: &Input<'_>, tile: usize, first: usize, s
     }
 }
 
-/// The outputs of a product, which tasks fill at the same time: each its own tiles.
-struct Outputs<'s, 'a, 'b> {
-    outs: *const (&'a Matrix, &'b mut [f32]),
-    count: usize,
-    exclusive: PhantomData<&'s mut [f32]>,
+/// A matrix, and where its product goes.
+struct Output<'a> {
+    matrix: &'a Matrix,
+    target: Target,
 }
 
-// SAFETY: matrices are only read; `store` says why its writes do not meet.
-unsafe impl Sync for Outputs<'_, '_, '_> {}
+/// Where threads put a product, row-major, each its own columns.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    start: *mut f32,
+    len: usize,
+    /// Numbers between two tokens.
+    pub(super) stride: usize,
+    /// The output that comes first in a row.
+    column: usize,
+}
 
-impl<'s, 'a, 'b> Outputs<'s, 'a, 'b> {
-    fn new(outs: &'s mut [(&'a Matrix, &'b mut [f32])]) -> Self {
-        Self { outs: outs.as_mut_ptr(), count: outs.len(), exclusive: PhantomData }
+// SAFETY: whoever writes through it vouches that nobody else does to the same place.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// Rows of `stride` outputs from number `column` on.
+    fn new(out: &mut [f32], stride: usize, column: usize) -> Self {
+        Self { start: out.as_mut_ptr(), len: out.len(), stride, column }
     }
 
-    fn matrix(&self, index: usize) -> &'a Matrix {
-        assert!(index < self.count, "an output of this product");
-        // SAFETY: `outs` points to `count` pairs that outlive `self`; nobody writes the pairs themselves.
-        unsafe { (*self.outs.add(index)).0 }
-    }
-
-    fn matrices(&self) -> impl Iterator<Item = (usize, &'a Matrix)> {
-        (0..self.count).map(|index| (index, self.matrix(index)))
-    }
-
-    /// Writes what belongs to a token and a tile, leaving out the rows that only fill the last tile up.
+    /// Where an output of a token is.
     ///
     /// # Safety
-    /// No other thread stores the same token and tile of this output, and `token` is below the product's tokens.
-    unsafe fn store(&self, index: usize, token: usize, tile: usize, sums: &Sums) {
-        let outputs = self.matrix(index).outputs;
-        let rows = TILE.min(outputs - tile * TILE);
-        let out = self.first(index);
-        // SAFETY: `matmul` has checked that the output holds `tokens * outputs` numbers; the caller is the only one
-        // that touches these.
-        unsafe {
-            let to = out.add(token * outputs + tile * TILE);
-            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, rows);
-        }
+    /// It is one of this target's, which is still borrowed.
+    pub(super) unsafe fn at(self, token: usize, output: usize) -> *mut f32 {
+        let place = token * self.stride + output - self.column;
+        debug_assert!(place < self.len, "an output of this target");
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(place) }
     }
 
-    /// The first number of an output.
-    fn first(&self, index: usize) -> *mut f32 {
-        assert!(index < self.count, "an output of this product");
-        // SAFETY: the index is checked. The slice's pointer is read without borrowing the slice, and a unique
-        // reference has the layout of a pointer.
-        let out: *mut [f32] = unsafe { (&raw const (*self.outs.add(index)).1).cast::<*mut [f32]>().read() };
-        out.cast()
-    }
-
-    /// Where products on tile registers go.
-    #[cfg(target_arch = "x86_64")]
-    fn target(&self, index: usize) -> amx::Target {
-        amx::Target { first: self.first(index), stride: self.matrix(index).outputs }
+    /// Writes neighbouring outputs of a token.
+    ///
+    /// # Safety
+    /// As [`Target::at`], for all of them; and nobody else touches them.
+    unsafe fn write(self, token: usize, output: usize, numbers: &[f32]) {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(numbers.as_ptr(), self.at(token, output), numbers.len()) };
     }
 }

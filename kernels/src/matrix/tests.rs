@@ -5,7 +5,8 @@
 use half::f16;
 use proptest::prelude::*;
 
-use super::{Format, Matrix, PackError, matmul};
+use super::{Format, Matrix, PackError, gated_matmul, matmul};
+use crate::activation::Gating;
 use crate::{Isa, Pool};
 
 /// Pseudo-random bytes (splitmix64).
@@ -304,6 +305,40 @@ fn matrices_that_share_activations_are_multiplied_in_one_call() {
             let mut alone = vec![0.0; together.len()];
             matmul(&pool, &x, tokens, &mut [(matrix, &mut alone)]);
             assert_eq!(&alone, together);
+        }
+    }
+}
+
+#[test]
+fn a_gated_product_is_that_of_both_products() {
+    for (isa, tokens) in Isa::available().flat_map(|isa| [1, 4, 7, 20, 40].map(|tokens| (isa, tokens))) {
+        // An odd number of tiles, the last not full; enough of them for several threads; formats that go different ways.
+        let (outputs, inputs) = (16 * 8 + 3, 512);
+        let formats = [[Format::Q4_1; 2], [Format::Q6K, Format::Q8_0], [Format::F16, Format::Q4K]];
+        for (seed, formats) in formats.into_iter().enumerate() {
+            let mut noise = Noise(seed as u64);
+            let [gate, up] = formats.map(|format| {
+                packed(isa, format, outputs, inputs, &stored(format, outputs, inputs, &mut noise))
+            });
+            let x = noise.activations(tokens * inputs);
+            let product = |matrix: &Matrix| {
+                let mut out = vec![0.0; tokens * outputs];
+                matmul(&Pool::with_isa(1, isa), &x, tokens, &mut [(matrix, &mut out)]);
+                out
+            };
+            for (gating, threads) in [(Gating::Silu, 1), (Gating::Silu, 3), (Gating::GeluTanh, 3)] {
+                let mut want = vec![0.0; tokens * outputs];
+                gating.apply(isa, &product(&gate), &product(&up), &mut want);
+                let mut out = vec![f32::NAN; tokens * outputs];
+                gated_matmul(&Pool::with_isa(threads, isa), &x, tokens, [&gate, &up], gating, &mut out);
+                for (index, (got, want)) in out.iter().zip(&want).enumerate() {
+                    let close = (got - want).abs() <= 1e-5 * want.abs().max(1.0);
+                    assert!(
+                        close,
+                        "{isa:?} {formats:?}, {tokens} tokens: number {index} is {got}, not {want}"
+                    );
+                }
+            }
         }
     }
 }

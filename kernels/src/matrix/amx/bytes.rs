@@ -15,8 +15,8 @@ use std::ops::Range;
 use super::super::activations::Activations;
 use super::super::codec::{Codec, with_codec};
 use super::super::format::{BLOCK, TILE};
+use super::super::product::Target;
 use super::super::{Matrix, avx512};
-use super::Target;
 use super::registers::Bytes;
 
 /// Blocks between the unpacking of one and its product, and between the product and the use of its sums: so long either
@@ -92,12 +92,12 @@ unsafe fn each_tile<C: Codec>(
             let (tile, width) = (matrix.tile(index), TILE.min(matrix.outputs - index * TILE));
             // SAFETY: the caller vouches for the processor and the target; the activations are there, see above.
             unsafe {
-                let to = Target { first: target.first.add(first * target.stride + index * TILE), ..target };
+                let to = target.at(first, index * TILE);
                 match rows {
-                    4 => columns.multiply::<C, 4>(tile, ring, to, width),
-                    8 => columns.multiply::<C, 8>(tile, ring, to, width),
-                    12 => columns.multiply::<C, 12>(tile, ring, to, width),
-                    _ => columns.multiply::<C, TILE>(tile, ring, to, width),
+                    4 => columns.multiply::<C, 4>(tile, ring, to, target.stride, width),
+                    8 => columns.multiply::<C, 8>(tile, ring, to, target.stride, width),
+                    12 => columns.multiply::<C, 12>(tile, ring, to, target.stride, width),
+                    _ => columns.multiply::<C, TILE>(tile, ring, to, target.stride, width),
                 }
             }
         }
@@ -123,14 +123,15 @@ impl Columns<'_> {
     /// Multiplies one packed tile with `R` tokens: those that are counted, and what lies behind them.
     ///
     /// # Safety
-    /// The processor has AMX, there are activations of `R` tokens, and the target has room for `width` outputs of those
-    /// that are counted.
+    /// The processor has AMX, there are activations of `R` tokens, and `to` has room for `width` outputs of those that are
+    /// counted, `stride` numbers apart.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
     unsafe fn multiply<C: Codec, const R: usize>(
         &self,
         tile: &[u8],
         ring: &mut [Block; RING_LEN],
-        to: Target,
+        to: *mut f32,
+        stride: usize,
         width: usize,
     ) {
         let blocks = self.x.blocks;
@@ -153,7 +154,7 @@ impl Columns<'_> {
         let mask = ((1_u32 << width) - 1) as u16;
         for (token, sum) in sums.into_iter().enumerate().take(self.count) {
             // SAFETY: the caller vouches for the target; the mask leaves out what lies behind the row.
-            unsafe { _mm512_mask_storeu_ps(to.first.add(token * to.stride), mask, sum) };
+            unsafe { _mm512_mask_storeu_ps(to.add(token * stride), mask, sum) };
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) mod tiles {
 }
 
 use super::format::{BLOCK, Layout, TILE};
+use super::product::Target;
 use super::{Format, Matrix};
 
 /// Numbers in one tile of activations or weights.
@@ -86,23 +87,14 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Where products go: row-major `[tokens, stride]`.
-#[derive(Clone, Copy)]
-pub(super) struct Target {
-    /// The first number of the first token.
-    pub(super) first: *mut f32,
-    /// Numbers between two tokens: the outputs of the matrix.
-    pub(super) stride: usize,
-}
-
 /// Multiplies some tiles of a matrix with all tokens.
 ///
 /// Weights are unpacked for a stretch of the inputs at a time, so short that they stay in the first cache while the
 /// activations of all tokens pass by. What is not summed up yet waits in memory.
 ///
 /// # Safety
-/// [`available`] holds; `target` has a row of `matrix.outputs` numbers for each token of `x`, and nobody else touches
-/// the outputs of these tiles.
+/// [`available`] holds; `target` has room for the outputs of these tiles for each token of `x`, and nobody else touches
+/// them.
 pub(super) unsafe fn multiply(matrix: &Matrix, x: &Halves, tiles: Range<usize>, target: Target) {
     SCRATCH.with_borrow_mut(|scratch| {
         let blocks = matrix.inputs.div_ceil(BLOCK);
@@ -174,7 +166,7 @@ impl Columns<'_> {
         if is_last && is_whole {
             // SAFETY: the target has these 32 rows and columns.
             unsafe {
-                let to = target.first.add(group * TILE * target.stride + self.first * TILE);
+                let to = target.at(group * TILE, self.first * TILE);
                 self.configured.store_rows(to, target.stride);
             }
             return;
@@ -221,7 +213,7 @@ unsafe fn store(sums: &Sums, outputs: usize, tokens: usize, group: usize, tile: 
     for (row, sums) in sums.0[..count].iter().enumerate() {
         // SAFETY: row and columns are inside the target, and no other thread writes this tile.
         unsafe {
-            let to = target.first.add((first + row) * target.stride + tile * TILE);
+            let to = target.at(first + row, tile * TILE);
             if width == TILE {
                 to.cast::<[f32; TILE]>().write_unaligned(*sums);
             } else {
