@@ -5,6 +5,7 @@
 //! they came, and whatever is short goes to the older ones first: no sequence starves, and the oldest one that can run
 //! always does, because everybody else's blocks are at its disposal.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::blocks::BlockPool;
@@ -15,6 +16,7 @@ use super::shared::Shared;
 use super::worker::guarded;
 use crate::InferenceError;
 use crate::model::{BLOCK_TOKENS, BatchEntry, LoadedModel, Logits};
+use crate::sampler::Choice;
 
 /// Fewest tokens of a prompt worth a place in a step that several prompts share.
 const LEAST_SHARE: usize = 16;
@@ -97,6 +99,7 @@ impl Scheduler {
     pub(super) fn take(&mut self, logits: &mut Logits, model: &LoadedModel, began: Instant, shared: &Shared) {
         let mut report = StepReport { sequences: self.parts.len(), ..StepReport::default() };
         let mut rows = logits.rows();
+        let mut complete = Vec::with_capacity(self.parts.len());
         let mut failed = Vec::new();
         let mut prefill = Prefill::default();
         for part in &self.parts {
@@ -107,21 +110,23 @@ impl Scheduler {
                 prefill.add(part.tokens, sequence.computed());
             }
             sequence.advance(part.tokens);
-            if sequence.pending() > 0 {
+            if sequence.pending() == 0 {
+                complete.push((part.index, rows.next()));
+            } else {
                 sequence.publish(&mut self.pool);
-                continue;
             }
-            let chosen = rows.next().ok_or_else(|| "the model answered too few rows".to_owned());
-            match chosen.and_then(|row| guarded(|| sequence.choose(row))) {
-                Ok(Ok(choice)) => {
+        }
+        for (index, choice) in choose(&mut self.sequences, complete, model) {
+            match choice {
+                Ok(choice) => {
+                    let sequence = &mut self.sequences[index];
                     report.generated += 1;
                     sequence.publish(&mut self.pool);
                     if sequence.accept(choice, model) {
                         shared.first_token(sequence.submitted().elapsed());
                     }
                 }
-                Ok(Err(error)) => failed.push((part.index, error)),
-                Err(message) => failed.push((part.index, InferenceError::EnginePanicked { message })),
+                Err(error) => failed.push((index, error)),
             }
         }
         // From the end, so that the other indices stay right.
@@ -258,6 +263,49 @@ impl Scheduler {
         self.sequences[index].preempt(&mut self.pool);
         self.preempted += 1;
     }
+}
+
+/// A sequence that is to choose its next token, and what it chose.
+struct Choosing<'a> {
+    index: usize,
+    sequence: &'a mut Sequence,
+    row: Option<&'a mut [f32]>,
+    chosen: Option<Result<Choice, InferenceError>>,
+}
+
+impl Choosing<'_> {
+    fn choose(&mut self) {
+        let chosen = match self.row.take() {
+            Some(row) => guarded(|| self.sequence.choose(row)),
+            None => Err("the model answered too few rows".to_owned()),
+        };
+        let chosen = chosen.unwrap_or_else(|message| Err(InferenceError::EnginePanicked { message }));
+        self.chosen = Some(chosen);
+    }
+}
+
+/// Has sequences choose their next tokens by their logits, several at once: with a large vocabulary that takes a good part
+/// of a step.
+fn choose(
+    sequences: &mut [Sequence],
+    mut rows: Vec<(usize, Option<&mut [f32]>)>,
+    model: &LoadedModel,
+) -> Vec<(usize, Result<Choice, InferenceError>)> {
+    // Prompts are planned after decodes, so the indices are not in order.
+    rows.sort_unstable_by_key(|(index, _)| *index);
+    let mut sequences = sequences.iter_mut().enumerate();
+    let choosing: Vec<Mutex<Choosing<'_>>> = rows
+        .into_iter()
+        .filter_map(|(wanted, row)| {
+            let (index, sequence) = sequences.find(|(index, _)| *index == wanted)?;
+            Some(Mutex::new(Choosing { index, sequence, row, chosen: None }))
+        })
+        .collect();
+    model.share(choosing.len(), &|task| {
+        choosing[task].lock().unwrap_or_else(PoisonError::into_inner).choose();
+    });
+    let chosen = choosing.into_iter().map(|one| one.into_inner().unwrap_or_else(PoisonError::into_inner));
+    chosen.filter_map(|one| Some((one.index, one.chosen?))).collect()
 }
 
 #[cfg(test)]

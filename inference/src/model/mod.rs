@@ -119,6 +119,14 @@ impl LoadedModel {
         self.compute(batch, cache)
     }
 
+    /// Calls `task` once with each number below `tasks`, on the threads that the model computes with.
+    pub(crate) fn share(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        match &self.place.kernels {
+            Some(pool) => pool.run(tasks, task),
+            None => (0..tasks).for_each(task),
+        }
+    }
+
     /// A pass over entries that were checked.
     fn compute(&self, batch: &[BatchEntry<'_>], cache: &mut KvCache) -> Result<Logits, InferenceError> {
         let vocab = self.info.vocab;
