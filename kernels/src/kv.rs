@@ -2,9 +2,9 @@
 //! arXiv:2309.06180).
 
 use std::alloc::{Layout, alloc_zeroed};
+use std::cell::UnsafeCell;
 
 use half::f16;
-use half::slice::HalfBitsSliceExt as _;
 
 use crate::simd::{Kernel, MAX_LANES, Simd, dispatch};
 use crate::{Isa, Pool, pages};
@@ -71,10 +71,14 @@ pub struct KvStore {
     per_head: usize,
     /// Elements of one block.
     per_block: usize,
-    memory: Box<[u16]>,
+    /// In cells, because threads may write heads of some blocks while others read what lies elsewhere.
+    memory: Box<[UnsafeCell<f16>]>,
     /// The first element that is aligned.
     start: usize,
 }
+
+// SAFETY: `write_head` is the only way to write through a shared store, and its callers vouch for that.
+unsafe impl Sync for KvStore {}
 
 impl KvStore {
     /// An empty store.
@@ -134,7 +138,9 @@ impl KvStore {
     /// If one of them is not there.
     pub fn copy_block(&mut self, from: u32, to: u32) {
         let (from, to) = (self.block(from), self.block(to));
-        self.memory.copy_within(from..from + self.per_block, to);
+        for element in 0..self.per_block {
+            *self.memory[to + element].get_mut() = *self.memory[from + element].get_mut();
+        }
     }
 
     /// Elements from one value row to the next.
@@ -144,23 +150,45 @@ impl KvStore {
 
     /// Keys, `[dim, BLOCK_TOKENS]`, and values, `[BLOCK_TOKENS, value_stride]`, of one head in one block.
     pub(crate) fn head(&self, layer: usize, block: u32, head: usize) -> (&[f16], &[f16]) {
-        let start = self.head_start(layer, block, head);
-        let all: &[f16] = self.memory[start..start + self.per_head].reinterpret_cast();
+        let cells = self.cells(layer, block, head);
+        // SAFETY: as many elements as the cells; whoever writes them while the store is shared vouches that nobody reads.
+        let all = unsafe { std::slice::from_raw_parts(cells.as_ptr().cast::<f16>(), cells.len()) };
         all.split_at(self.shape.dim * BLOCK_TOKENS)
     }
 
     fn write(&mut self, isa: Isa, layer: usize, block: u32, slot: usize, keys: &[f32], values: &[f32]) {
-        let (dim, padded, per_head) = (self.shape.dim, self.padded, self.per_head);
-        let start = self.head_start(layer, block, 0);
-        let all: &mut [f16] =
-            self.memory[start..start + per_head * self.shape.kv_heads].reinterpret_cast_mut();
-        for (head, memory) in all.chunks_exact_mut(per_head).enumerate() {
-            let (stored_keys, stored_values) = memory.split_at_mut(dim * BLOCK_TOKENS);
-            let column = &mut stored_keys[slot..];
-            dispatch(isa, Scatter { from: &keys[head * dim..][..dim], to: column });
-            let row = &mut stored_values[slot * padded..][..dim];
-            dispatch(isa, Narrow { from: &values[head * dim..][..dim], to: row });
+        let dim = self.shape.dim;
+        for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
+            dispatch(isa, Write { store: self, layer, block, head, slot, key, value });
         }
+    }
+
+    /// Writes the key and the value of one head of one token.
+    ///
+    /// # Safety
+    /// No other thread reads or writes this head of this block.
+    #[inline(always)]
+    pub(crate) unsafe fn write_head<S: Simd>(
+        &self,
+        s: S,
+        (layer, block, head): (usize, u32, usize),
+        slot: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let cells = self.cells(layer, block, head);
+        let start = UnsafeCell::raw_get(cells.as_ptr());
+        // SAFETY: as many elements as the cells; the caller vouches that they are nobody else's.
+        let all = unsafe { std::slice::from_raw_parts_mut(start, cells.len()) };
+        let (keys, values) = all.split_at_mut(self.shape.dim * BLOCK_TOKENS);
+        Scatter { from: key, to: &mut keys[slot..] }.run(s);
+        Narrow { from: value, to: &mut values[slot * self.padded..][..self.shape.dim] }.run(s);
+    }
+
+    /// One head in one block.
+    fn cells(&self, layer: usize, block: u32, head: usize) -> &[UnsafeCell<f16>] {
+        let start = self.head_start(layer, block, head);
+        &self.memory[start..start + self.per_head]
     }
 
     fn head_start(&self, layer: usize, block: u32, head: usize) -> usize {
@@ -177,16 +205,38 @@ impl KvStore {
 }
 
 /// Memory that the system gives as zeros, and for real only once it is written.
-fn zeroed(elements: usize) -> Option<Box<[u16]>> {
-    let layout = Layout::array::<u16>(elements).ok().filter(|layout| layout.size() > 0)?;
+fn zeroed(elements: usize) -> Option<Box<[UnsafeCell<f16>]>> {
+    let layout = Layout::array::<UnsafeCell<f16>>(elements).ok().filter(|layout| layout.size() > 0)?;
     // SAFETY: the layout is not empty.
     let start = unsafe { alloc_zeroed(layout) };
     if !start.is_null() {
         pages::advise_huge(start, layout.size());
     }
-    let start = start.cast::<u16>();
+    let start = start.cast::<UnsafeCell<f16>>();
     // SAFETY: just allocated with the layout of this slice by the allocator of boxes; zeros are valid numbers.
     (!start.is_null()).then(|| unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, elements)) })
+}
+
+/// [`KvStore::write_head`] of a store that is borrowed alone.
+struct Write<'a> {
+    store: &'a mut KvStore,
+    layer: usize,
+    block: u32,
+    head: usize,
+    slot: usize,
+    key: &'a [f32],
+    value: &'a [f32],
+}
+
+impl Kernel for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { store, layer, block, head, slot, key, value } = self;
+        // SAFETY: the store is borrowed mutably.
+        unsafe { store.write_head(s, (layer, block, head), slot, key, value) };
+    }
 }
 
 /// Writes numbers in half precision, one to each column of [`BLOCK_TOKENS`].

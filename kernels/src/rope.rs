@@ -1,5 +1,7 @@
 //! Rotary positions (Su et al. 2021, arXiv:2104.09864), in the order that rotates dimension `i` with `i + half`.
 
+use std::ops::Range;
+
 use crate::Pool;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::split::{Parts, each_rows};
@@ -24,6 +26,17 @@ impl Angles {
             .map(|angle| (angle.cos() as f32, angle.sin() as f32))
             .unzip();
         Self { half: frequencies.len(), cos, sin }
+    }
+
+    /// Rotates `x`, `[rows, heads, dim]`, by the angles of these rows.
+    #[inline(always)]
+    pub(crate) fn rotate<S: Simd>(&self, s: S, rows: Range<usize>, heads: usize, dim: usize, x: &mut [f32]) {
+        let half = self.half;
+        if half > 0 {
+            let table = rows.start * half..rows.end * half;
+            let (cos, sin) = (&self.cos[table.clone()], &self.sin[table]);
+            Rotate { x, cos, sin, half, heads, dim }.run(s);
+        }
     }
 }
 

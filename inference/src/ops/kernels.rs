@@ -7,9 +7,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Shape, TensorData};
 use opossum_kernels::activation::Gating;
-use opossum_kernels::attention::{Causal, Span, causal};
-use opossum_kernels::kv::{KvShape, KvStore};
-use opossum_kernels::rope::{Angles, rope};
+use opossum_kernels::attention::{Causal, New, Span, append_and_attend};
+use opossum_kernels::kv::KvStore;
+use opossum_kernels::rope::Angles;
 use opossum_kernels::{Matrix, Pool, gated_matmul, matmul, norm};
 
 /// Operations that have a kernel. [`Place::kernels`](super::Place) says whether to use them.
@@ -93,31 +93,16 @@ impl KernelOps for Flex {
 
     fn attend(queries: FlexTensor, keys: FlexTensor, values: FlexTensor, how: Attend<'_>) -> FlexTensor {
         let Attend { store, layer, spans, angles, how, pool } = how;
-        let KvShape { kv_heads, dim, .. } = store.shape();
-        let (mut queries, mut keys, values) = (contiguous(queries), contiguous(keys), contiguous(values));
-        rope(pool, angles, how.heads, dim, numbers_mut(&mut queries));
-        rope(pool, angles, kv_heads, dim, numbers_mut(&mut keys));
-        let (keys, values, mut first) = (numbers(&keys), numbers(&values), 0);
-        for span in spans {
-            let rows = first..first + span.tokens * kv_heads * dim;
-            first = rows.end;
-            store.append(pool, layer, span.blocks, span.past, &keys[rows.clone()], &values[rows]);
-        }
+        let (queries, keys, values) = (contiguous(queries), contiguous(keys), contiguous(values));
+        let new = New { keys: numbers(&keys), values: numbers(&values), angles };
         let mut out = vec![0.0; queries.layout().num_elements()];
-        causal(pool, store, layer, spans, &how, numbers(&queries), &mut out);
+        append_and_attend(pool, store, layer, spans, &how, &new, numbers(&queries), &mut out);
         tensor(out, queries.layout().shape().clone())
     }
 }
 
 fn contiguous(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() { x } else { x.to_contiguous() }
-}
-
-/// The numbers of a contiguous tensor, to be changed: a copy when others share them.
-fn numbers_mut(x: &mut FlexTensor) -> &mut [f32] {
-    let start = x.layout().start_offset();
-    let end = start + x.layout().num_elements();
-    &mut x.storage_mut()[start..end]
 }
 
 /// The numbers of a contiguous tensor.

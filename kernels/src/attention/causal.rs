@@ -7,7 +7,8 @@ use std::ops::Range;
 use half::f16;
 
 use super::tile::{Scratch, Source, Task, attend};
-use crate::kv::{BLOCK_TOKENS, KvStore};
+use crate::kv::{BLOCK_TOKENS, KvShape, KvStore};
+use crate::rope::Angles;
 use crate::simd::{Kernel, MAX_LANES, Simd, dispatch, prefetch};
 use crate::split::Parts;
 use crate::{Isa, Pool};
@@ -49,6 +50,17 @@ pub struct Causal {
     pub softcap: Option<f32>,
 }
 
+/// What the tokens of all spans bring along.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    /// `[tokens of all spans, heads of the store, dim]`, not yet rotated.
+    pub keys: &'a [f32],
+    /// As the keys.
+    pub values: &'a [f32],
+    /// What queries and keys are rotated by.
+    pub angles: &'a Angles,
+}
+
 /// Attention of each span's tokens to those of its sequence up to themselves.
 ///
 /// `q` and `out` are `[tokens of all spans, heads, dim]`; positions are already rotated into `q` and the keys.
@@ -64,27 +76,42 @@ pub fn causal(
     q: &[f32],
     out: &mut [f32],
 ) {
-    let shape = store.shape();
-    let tokens: usize = spans.iter().map(|span| span.tokens).sum();
-    assert!(how.heads.is_multiple_of(shape.kv_heads), "as many query heads for each head of keys");
-    assert!(q.len() == out.len() && q.len() == tokens * how.heads * shape.dim, "tokens, heads, dim");
-    let batch = Batch { isa: pool.isa(), store, layer, spans, how, group: how.heads / shape.kv_heads, q };
-    let (pieces, partial) = batch.plan(pool.threads());
-    let mut sums = vec![0.0; partial];
-    {
-        let (out, sums) = (Parts::new(out), Parts::new(&mut sums));
-        pool.run(pieces.len(), &|index| {
-            let piece = &pieces[index];
-            SCRATCH.with_borrow_mut(|scratch| {
-                dispatch(pool.isa(), Attend { batch: &batch, piece, out: &out, scratch: &mut *scratch });
-                if let Some(at) = piece.partial {
-                    // SAFETY: each part has its own place.
-                    scratch.save(unsafe { sums.take(at..at + batch.partial_len(piece)) });
-                }
-            });
-        });
-    }
-    batch.join(&pieces, &sums, out);
+    Batch::new(pool.isa(), store, layer, spans, how, q, out).run(pool, out);
+}
+
+/// Rotates queries and keys, stores keys and values, and then does what [`causal`] does.
+///
+/// A token that comes alone has its key stored by the thread that attends from it, which has to read that block anyway.
+///
+/// # Panics
+/// As [`causal`].
+#[expect(clippy::too_many_arguments, reason = "what attention needs, and where it goes")]
+pub fn append_and_attend(
+    pool: &Pool,
+    store: &mut KvStore,
+    layer: usize,
+    spans: &[Span<'_>],
+    how: &Causal,
+    new: &New<'_>,
+    q: &[f32],
+    out: &mut [f32],
+) {
+    let store = &*store;
+    let batch = Batch::new(pool.isa(), store, layer, spans, how, q, out);
+    let width = store.shape().kv_heads * store.shape().dim;
+    let tokens = q.len() / (how.heads * store.shape().dim);
+    assert!(new.keys.len() == tokens * width && new.values.len() == tokens * width, "tensors of one shape");
+    let batch =
+        Batch { new: Some(new), appends: spans.iter().map(|span| alone(span, spans)).collect(), ..batch };
+    batch.append(pool);
+    batch.run(pool, out);
+}
+
+/// Whether a span is one token, whose block is in no table but once in its own.
+fn alone(span: &Span<'_>, spans: &[Span<'_>]) -> bool {
+    let Some(block) = span.blocks.get(span.past / BLOCK_TOKENS) else { return false };
+    let times = |other: &Span<'_>| other.blocks.iter().filter(|other| *other == block).count();
+    span.tokens == 1 && spans.iter().map(times).sum::<usize>() == 1
 }
 
 struct Batch<'a> {
@@ -96,6 +123,10 @@ struct Batch<'a> {
     /// Query heads that share a head of keys.
     group: usize,
     q: &'a [f32],
+    /// What is still to be rotated and stored.
+    new: Option<&'a New<'a>>,
+    /// For each span, whether its pieces store what it brings.
+    appends: Vec<bool>,
 }
 
 /// A tile, or a part of it.
@@ -113,7 +144,106 @@ struct Piece {
     partial: Option<usize>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    fn new(
+        isa: Isa,
+        store: &'a KvStore,
+        layer: usize,
+        spans: &'a [Span<'a>],
+        how: &'a Causal,
+        q: &'a [f32],
+        out: &[f32],
+    ) -> Self {
+        let shape = store.shape();
+        let tokens: usize = spans.iter().map(|span| span.tokens).sum();
+        assert!(how.heads.is_multiple_of(shape.kv_heads), "as many query heads for each head of keys");
+        assert!(q.len() == out.len() && q.len() == tokens * how.heads * shape.dim, "tokens, heads, dim");
+        let group = how.heads / shape.kv_heads;
+        Self { isa, store, layer, spans, how, group, q, new: None, appends: vec![false; spans.len()] }
+    }
+
+    /// Stores what the spans bring whose pieces do not: a block's tokens of one head in each task.
+    fn append(&self, pool: &Pool) {
+        let Some(new) = self.new else { return };
+        let heads = self.store.shape().kv_heads;
+        let mut blocks = Vec::new();
+        let mut row = 0;
+        for (span, appends) in self.spans.iter().zip(&self.appends) {
+            let end = span.past + span.tokens;
+            let mut position = span.past;
+            while position < end && !appends {
+                let next = end.min((position / BLOCK_TOKENS + 1) * BLOCK_TOKENS);
+                blocks.push((span.blocks, row + position - span.past, position..next));
+                position = next;
+            }
+            row += span.tokens;
+        }
+        let mut stored: Vec<u32> =
+            blocks.iter().map(|(table, _, at)| table[at.start / BLOCK_TOKENS]).collect();
+        stored.sort_unstable();
+        let apart = stored.windows(2).all(|pair| pair[0] != pair[1]);
+        let append = |task: usize| {
+            let (blocks, row, positions) = &blocks[task / heads];
+            let head = task % heads;
+            SCRATCH.with_borrow_mut(|scratch| {
+                let (row, positions) = (*row, positions.clone());
+                dispatch(self.isa, Append { batch: self, new, blocks, row, positions, head, scratch });
+            });
+        };
+        // Nobody should ask for two spans to write to one block; if somebody does, they do so in turn.
+        if apart {
+            pool.run(blocks.len() * heads, &append);
+        } else {
+            (0..blocks.len() * heads).for_each(append);
+        }
+    }
+
+    /// Stores the key and the value of one head of a token.
+    ///
+    /// # Safety
+    /// No other thread reads or writes this head of the token's block.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(
+        &self,
+        s: S,
+        new: &New<'_>,
+        (block, head): (u32, usize),
+        row: usize,
+        position: usize,
+        key: &mut Vec<f32>,
+    ) {
+        let KvShape { kv_heads, dim, .. } = self.store.shape();
+        let place = (row * kv_heads + head) * dim..(row * kv_heads + head + 1) * dim;
+        key.clear();
+        key.extend_from_slice(&new.keys[place.clone()]);
+        new.angles.rotate(s, row..row + 1, 1, dim, key);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let place_in_store = (self.layer, block, head);
+            self.store.write_head(s, place_in_store, position % BLOCK_TOKENS, key, &new.values[place]);
+        }
+    }
+
+    /// Computes all pieces.
+    fn run(&self, pool: &Pool, out: &mut [f32]) {
+        let (pieces, partial) = self.plan(pool.threads());
+        let mut sums = vec![0.0; partial];
+        {
+            let (out, sums) = (Parts::new(out), Parts::new(&mut sums));
+            pool.run(pieces.len(), &|index| {
+                let piece = &pieces[index];
+                SCRATCH.with_borrow_mut(|scratch| {
+                    dispatch(self.isa, Attend { batch: self, piece, out: &out, scratch: &mut *scratch });
+                    if let Some(at) = piece.partial {
+                        // SAFETY: each part has its own place.
+                        scratch.save(unsafe { sums.take(at..at + self.partial_len(piece)) });
+                    }
+                });
+            });
+        }
+        self.join(&pieces, &sums, out);
+    }
+
     /// The pieces, and how many numbers the sums of parts take. Parts of one tile are neighbours.
     fn plan(&self, threads: usize) -> (Vec<Piece>, usize) {
         let tiles = self.tiles(threads);
@@ -256,12 +386,26 @@ impl Kernel for Attend<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { batch, piece, out, scratch } = self;
         let (rows, dim, group) = (batch.rows(piece), batch.store.shape().dim, batch.group);
+        let blocks = batch.spans[piece.span].blocks;
+        let source = Cached { store: batch.store, layer: batch.layer, kv_head: piece.kv_head, blocks };
+        let stores = batch.appends[piece.span] && piece.keys.contains(&piece.position);
+        if stores {
+            source.prefetch(piece.position / BLOCK_TOKENS);
+        }
         scratch.queries.clear();
         for row in 0..rows {
             scratch.queries.extend_from_slice(&batch.q[batch.place(piece, row)]);
         }
-        let blocks = batch.spans[piece.span].blocks;
-        let source = Cached { store: batch.store, layer: batch.layer, kv_head: piece.kv_head, blocks };
+        if let Some(new) = batch.new {
+            let of_tokens = piece.row..piece.row + piece.tokens;
+            new.angles.rotate(s, of_tokens, group, dim, &mut scratch.queries);
+            if stores {
+                let block = blocks[piece.position / BLOCK_TOKENS];
+                let (row, key) = (piece.row, &mut scratch.key);
+                // SAFETY: no other span sees this block, and of this one's pieces only that of this head and these keys.
+                unsafe { batch.store(s, new, (block, piece.kv_head), row, piece.position, key) };
+            }
+        }
         let (scale, softcap, keys) = (batch.how.scale, batch.how.softcap, piece.keys.clone());
         let tiles = Task::wants_tiles(batch.isa, rows);
         let task = Task { rows, dim, keys, scale, softcap, tiles };
@@ -274,6 +418,32 @@ impl Kernel for Attend<'_> {
             // SAFETY: a row of the output belongs to one tile alone.
             let out = unsafe { out.take(batch.place(piece, row)) };
             scratch.mean(s, row, dim, out);
+        }
+    }
+}
+
+/// What one head of a block's tokens brings, into the store.
+struct Append<'a> {
+    batch: &'a Batch<'a>,
+    new: &'a New<'a>,
+    blocks: &'a [u32],
+    /// The first token, in the batch.
+    row: usize,
+    positions: Range<usize>,
+    head: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernel for Append<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { batch, new, blocks, row, positions, head, scratch } = self;
+        for (row, position) in (row..).zip(positions) {
+            let block = blocks[position / BLOCK_TOKENS];
+            // SAFETY: tasks that run at the same time have heads of blocks of their own.
+            unsafe { batch.store(s, new, (block, head), row, position, &mut scratch.key) };
         }
     }
 }

@@ -12,7 +12,7 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub use causal::{Causal, Span, causal};
+pub use causal::{Causal, New, Span, append_and_attend, causal};
 pub use full::{Full, full};
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kv::{BLOCK_TOKENS, KvShape, KvStore};
+use crate::rope::{Angles, rope};
 use crate::testing::{assert_close, numbers, pools};
 use crate::{Isa, Pool};
 
@@ -61,8 +62,8 @@ impl Case {
         self.sequences.iter().map(|s| s.blocks.len()).sum()
     }
 
-    /// A store of two layers, the second of which has the sequences; all else is not a number.
-    fn store(&self, pool: &Pool) -> KvStore {
+    /// A store of two layers, the second of which has so many tokens of each sequence; all else is not a number.
+    fn store(&self, pool: &Pool, tokens: impl Fn(&Sequence) -> usize) -> KvStore {
         let shape =
             KvShape { layers: 2, kv_heads: self.kv_heads, dim: self.dim, blocks: self.blocks().max(1) };
         let mut store = KvStore::new(shape).unwrap();
@@ -73,18 +74,55 @@ impl Case {
             }
         }
         for s in &self.sequences {
-            store.append(pool, 1, &s.blocks, 0, &s.keys, &s.values);
+            let some = ..tokens(s) * self.kv_heads * self.dim;
+            store.append(pool, 1, &s.blocks, 0, &s.keys[some], &s.values[some]);
         }
         store
     }
 
+    fn spans(&self) -> Vec<Span<'_>> {
+        let span = |s| {
+            let Sequence { past, tokens, blocks, .. }: &Sequence = s;
+            Span { tokens: *tokens, past: *past, blocks }
+        };
+        self.sequences.iter().map(span).collect()
+    }
+
+    /// What the sequences bring, `[tokens, kv_heads, dim]`.
+    fn new_of(&self, of: impl Fn(&Sequence) -> &[f32]) -> Vec<f32> {
+        let width = self.kv_heads * self.dim;
+        self.sequences.iter().flat_map(|s| of(s)[s.past * width..].iter().copied()).collect()
+    }
+
+    /// The output, and the store, of attention that rotates and stores what is new, in one operation or in several.
+    fn run_all(&self, pool: &Pool, how: &Causal, at_once: bool) -> (Vec<f32>, KvStore) {
+        let mut store = self.store(pool, |s| s.past);
+        let spans = self.spans();
+        let frequencies: Vec<f64> = (0..self.dim / 2).map(|i| 1.0 / (1.0 + i as f64)).collect();
+        let angles = Angles::new(&frequencies, self.sequences.iter().flat_map(|s| s.past..s.past + s.tokens));
+        let (mut q, mut keys) = (self.q.clone(), self.new_of(|s| &s.keys));
+        let values = self.new_of(|s| &s.values);
+        let mut out = vec![f32::NAN; q.len()];
+        if at_once {
+            let new = New { keys: &keys, values: &values, angles: &angles };
+            append_and_attend(pool, &mut store, 1, &spans, how, &new, &q, &mut out);
+            return (out, store);
+        }
+        rope(pool, &angles, self.heads, self.dim, &mut q);
+        rope(pool, &angles, self.kv_heads, self.dim, &mut keys);
+        let mut first = 0;
+        for span in &spans {
+            let rows = first..first + span.tokens * self.kv_heads * self.dim;
+            first = rows.end;
+            store.append(pool, 1, span.blocks, span.past, &keys[rows.clone()], &values[rows]);
+        }
+        causal(pool, &store, 1, &spans, how, &q, &mut out);
+        (out, store)
+    }
+
     fn run(&self, pool: &Pool, how: &Causal) -> Vec<f32> {
-        let store = self.store(pool);
-        let spans: Vec<Span<'_>> = self
-            .sequences
-            .iter()
-            .map(|s| Span { tokens: s.tokens, past: s.past, blocks: &s.blocks })
-            .collect();
+        let store = self.store(pool, |s| s.past + s.tokens);
+        let spans = self.spans();
         let mut out = vec![f32::NAN; self.q.len()];
         causal(pool, &store, 1, &spans, how, &self.q, &mut out);
         out
@@ -158,6 +196,35 @@ proptest! {
     }
 
     #[test]
+    fn what_is_stored_on_the_way_is_as_if_it_had_been_there(
+        group in 1usize..4,
+        kv_heads in 1usize..4,
+        half in 1usize..35,
+        lengths in prop::collection::vec(
+            (prop_oneof![Just(0usize), 0usize..300], prop_oneof![Just(1usize), 0usize..80]), 0..5),
+        window in prop::option::of(1usize..120),
+        seed: u64,
+    ) {
+        let case = Case::new(group, kv_heads, 2 * half, &lengths, seed);
+        let how = Causal { heads: case.heads, scale: 0.3, window, softcap: None };
+        for pool in pools() {
+            let ((got, stored), (want, reference)) =
+                (case.run_all(&pool, &how, true), case.run_all(&pool, &how, false));
+            let wide: Vec<f64> = want.iter().map(|x| f64::from(*x)).collect();
+            assert_close(&got, &wide, 1e-6);
+            for (s, head) in case.sequences.iter().flat_map(|s| (0..kv_heads).map(move |head| (s, head))) {
+                for block in &s.blocks {
+                    let bits = |store: &KvStore| {
+                        let (keys, values) = store.head(1, *block, head);
+                        keys.iter().chain(values).map(|x| x.to_bits()).collect::<Vec<u16>>()
+                    };
+                    prop_assert_eq!(bits(&stored), bits(&reference));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn full_attention_follows_its_definition(
         heads in 1usize..4,
         dim in 1usize..40,
@@ -202,6 +269,27 @@ fn a_long_past_that_is_cut_for_several_threads_gives_the_same() {
                 assert_close(&case.run(&pool, &how), &want, tolerance(&pool));
             }
         }
+    }
+}
+
+#[test]
+fn a_token_after_a_long_past_is_stored_by_the_thread_that_has_the_end_of_it() {
+    let case = Case::new(2, 2, 64, &[(1200, 1), (31, 1), (32, 1)], 7);
+    let how = Causal { heads: case.heads, scale: 0.1, window: None, softcap: None };
+    for pool in pools() {
+        for _ in 0..20 {
+            assert_eq!(case.run_all(&pool, &how, true).0, case.run_all(&pool, &how, false).0);
+        }
+    }
+}
+
+#[test]
+fn spans_that_share_a_block_are_stored_one_after_the_other() {
+    let mut case = Case::new(1, 1, 8, &[(10, 1), (11, 1)], 3);
+    case.sequences[1].blocks = case.sequences[0].blocks.clone();
+    let how = Causal { heads: 1, scale: 0.1, window: None, softcap: None };
+    for pool in pools() {
+        assert_eq!(case.run_all(&pool, &how, true).0, case.run_all(&pool, &how, false).0);
     }
 }
 

@@ -59,6 +59,8 @@ impl Task {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) queries: Vec<f32>,
+    /// A key that is about to be stored.
+    pub(super) key: Vec<f32>,
     pub(super) scores: Vec<f32>,
     pub(super) keys: Vec<f32>,
     pub(super) values: Vec<f32>,

@@ -157,12 +157,13 @@ fn share(
     let shares = (blocks / QUANTIZED_BLOCKS).clamp(usize::from(blocks > 0), 2 * pool.threads());
     let place = Place(&raw mut prepared);
     // SAFETY: nothing else looks at it before all shares are done.
-    let room =
-        unsafe { &mut (*place.get()).quantized }.room(if blocks > 0 { tokens } else { 0 }, first.inputs);
+    let room = (blocks > 0).then(|| unsafe { &mut (*place.get()).quantized }.room(tokens, first.inputs));
     let quantize = |index: usize| {
         let part = blocks * index / shares..blocks * (index + 1) / shares;
-        // SAFETY: each share has its own blocks, and nobody reads before all are done.
-        unsafe { room.quantize(first.isa, x, part) };
+        if let Some(room) = &room {
+            // SAFETY: each share has its own blocks, and nobody reads before all are done.
+            unsafe { room.quantize(first.isa, x, part) };
+        }
     };
     let bytes: usize = matrices.iter().map(|matrix| matrix.bytes()).sum();
     each_stretch(pool, shares, &quantize, pairs, (TASK_BYTES * pairs).div_ceil(bytes), &|range| {
