@@ -19,11 +19,14 @@ use super::super::product::Target;
 use super::super::{Matrix, avx512};
 use super::registers::Bytes;
 
-/// Blocks between the unpacking of one and its product, and between the product and the use of its sums: so long either
-/// takes to reach memory.
-const BEHIND: usize = 3;
+/// Blocks between the unpacking of one and its product, and between the product and the use of its sums, for one tile at a
+/// time and for two: so long either takes to reach memory.
+const BEHIND: [usize; 2] = [3, 1];
 /// Blocks that are under way.
 const RING_LEN: usize = 8;
+/// Tokens up to which two tiles are multiplied at a time, so that activations and their scales are read once for both: so
+/// many sums fit into the registers. Codes of 8 bits gain nothing: memory is what they wait for.
+const FEW: usize = 8;
 
 /// The codes of 32 inputs of a tile, with their offset taken away, and what their products are multiplied with.
 #[repr(C, align(64))]
@@ -88,18 +91,21 @@ unsafe fn each_tile<C: Codec>(
     let registers = unsafe { Bytes::new(rows, BLOCK / parts::<C>() / 4) };
     for first in (0..tokens).step_by(rows) {
         let columns = Columns { registers: &registers, x, first, count: rows.min(tokens - first) };
-        for index in tiles.clone() {
-            let (tile, width) = (matrix.tile(index), TILE.min(matrix.outputs - index * TILE));
+        let mut index = tiles.start;
+        while index < tiles.end {
+            let count = if rows <= FEW && C::LAYOUT.bits < 8 { 2.min(tiles.end - index) } else { 1 };
             // SAFETY: the caller vouches for the processor and the target; the activations are there, see above.
             unsafe {
-                let to = target.at(first, index * TILE);
-                match rows {
-                    4 => columns.multiply::<C, 4>(tile, ring, to, target.stride, width),
-                    8 => columns.multiply::<C, 8>(tile, ring, to, target.stride, width),
-                    12 => columns.multiply::<C, 12>(tile, ring, to, target.stride, width),
-                    _ => columns.multiply::<C, TILE>(tile, ring, to, target.stride, width),
+                match (rows, count) {
+                    (4, 2) => columns.multiply::<C, 4, 2>(matrix, index, ring, target),
+                    (4, _) => columns.multiply::<C, 4, 1>(matrix, index, ring, target),
+                    (8, 2) => columns.multiply::<C, 8, 2>(matrix, index, ring, target),
+                    (8, _) => columns.multiply::<C, 8, 1>(matrix, index, ring, target),
+                    (12, _) => columns.multiply::<C, 12, 1>(matrix, index, ring, target),
+                    _ => columns.multiply::<C, TILE, 1>(matrix, index, ring, target),
                 }
             }
+            index += count;
         }
     }
 }
@@ -120,56 +126,78 @@ struct Columns<'a> {
 }
 
 impl Columns<'_> {
-    /// Multiplies one packed tile with `R` tokens: those that are counted, and what lies behind them.
+    /// Multiplies `T` packed tiles from `index` on with `R` tokens: those that are counted, and what lies behind them.
     ///
     /// # Safety
-    /// The processor has AMX, there are activations of `R` tokens, and `to` has room for `width` outputs of those that are
-    /// counted, `stride` numbers apart.
+    /// The processor has AMX, there are activations of `R` tokens, and the target has room for the outputs of these tiles
+    /// of those that are counted.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    unsafe fn multiply<C: Codec, const R: usize>(
+    unsafe fn multiply<C: Codec, const R: usize, const T: usize>(
         &self,
-        tile: &[u8],
+        matrix: &Matrix,
+        index: usize,
         ring: &mut [Block; RING_LEN],
-        to: *mut f32,
-        stride: usize,
-        width: usize,
+        target: Target,
     ) {
-        let blocks = self.x.blocks;
-        let mut sums = [_mm512_setzero_ps(); R];
-        for step in 0..blocks + 2 * BEHIND {
+        let (blocks, behind) = (self.x.blocks, const { BEHIND[T - 1] });
+        let tiles: [&[u8]; T] = std::array::from_fn(|tile| matrix.tile(index + tile));
+        let (ring, _) = ring.as_chunks_mut::<T>();
+        let mut sums = [[_mm512_setzero_ps(); T]; R];
+        for step in 0..blocks + 2 * behind {
             if step < blocks {
-                unpack::<C>(tile, step, &mut ring[step % RING_LEN]);
+                for (tile, block) in tiles.iter().zip(&mut ring[step % (RING_LEN / T)]) {
+                    unpack::<C>(tile, step, block);
+                }
             }
-            if (BEHIND..blocks + BEHIND).contains(&step) {
-                let step = step - BEHIND;
+            if (behind..blocks + behind).contains(&step) {
+                let step = step - behind;
                 // SAFETY: the caller vouches for the activations.
-                unsafe { self.products::<C, R>(step, &mut ring[step % RING_LEN]) };
+                unsafe { self.products::<C, R, T>(step, &mut ring[step % (RING_LEN / T)]) };
             }
-            if step >= 2 * BEHIND {
-                let step = step - 2 * BEHIND;
+            if step >= 2 * behind {
+                let step = step - 2 * behind;
                 // SAFETY: the caller vouches for the activations.
-                unsafe { self.add::<C, R>(step, &ring[step % RING_LEN], &mut sums) };
+                unsafe { self.add::<C, R, T>(step, &ring[step % (RING_LEN / T)], &mut sums) };
             }
         }
-        let mask = ((1_u32 << width) - 1) as u16;
-        for (token, sum) in sums.into_iter().enumerate().take(self.count) {
-            // SAFETY: the caller vouches for the target; the mask leaves out what lies behind the row.
-            unsafe { _mm512_mask_storeu_ps(to.add(token * stride), mask, sum) };
+        for (token, sums) in sums.into_iter().enumerate().take(self.count) {
+            for (tile, sum) in sums.into_iter().enumerate() {
+                let first = (index + tile) * TILE;
+                let mask = ((1_u32 << TILE.min(matrix.outputs - first)) - 1) as u16;
+                // SAFETY: the caller vouches for the target; the mask leaves out what lies behind the row.
+                unsafe { _mm512_mask_storeu_ps(target.at(self.first + token, first), mask, sum) };
+            }
         }
     }
 
     /// # Safety
     /// There are activations of `R` tokens.
     #[inline(always)]
-    unsafe fn products<C: Codec, const R: usize>(&self, step: usize, block: &mut Block) {
+    unsafe fn products<C: Codec, const R: usize, const T: usize>(
+        &self,
+        step: usize,
+        blocks: &mut [Block; T],
+    ) {
         let inputs = self.x.blocks * BLOCK;
         let x = self.x.codes[self.first * inputs..(self.first + R) * inputs].as_ptr();
         for part in 0..parts::<C>() {
-            let weights = &block.codes[part * block.codes.len() / parts::<C>()..];
             // SAFETY: `R` rows of `inputs` numbers are there.
+            let x = unsafe { x.add(step * BLOCK + part * BLOCK / parts::<C>()) };
+            let weights = |block: &Block| block.codes[part * block.codes.len() / parts::<C>()..].as_ptr();
+            // SAFETY: as above.
             unsafe {
-                let x = x.add(step * BLOCK + part * BLOCK / parts::<C>());
-                self.registers.multiply(x, inputs, weights, &mut block.products[part]);
+                match &mut blocks[..] {
+                    [block] => {
+                        let weights = weights(block);
+                        self.registers.multiply(x, inputs, weights, &mut block.products[part]);
+                    }
+                    [left, right] => {
+                        let weights = [weights(left), weights(right)];
+                        let (to_left, to_right) = (&mut left.products[part], &mut right.products[part]);
+                        self.registers.multiply_two(x, inputs, weights, to_left, to_right);
+                    }
+                    _ => {}
+                }
             }
         }
     }
@@ -180,24 +208,36 @@ impl Columns<'_> {
     /// There are activations of `R` tokens.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn add<C: Codec, const R: usize>(&self, step: usize, block: &Block, sums: &mut [__m512; R]) {
+    unsafe fn add<C: Codec, const R: usize, const T: usize>(
+        &self,
+        step: usize,
+        blocks: &[Block; T],
+        sums: &mut [[__m512; T]; R],
+    ) {
         let range = self.first * self.x.blocks..(self.first + R) * self.x.blocks;
         let (scales, totals) = (self.x.scales[range.clone()].as_ptr(), self.x.sums[range].as_ptr());
         // SAFETY: the lines of a block are aligned; `R` rows of scales and sums are there.
         unsafe {
-            let minimum = _mm512_load_ps(block.minima.as_ptr());
             for part in 0..parts::<C>() {
-                let scale = _mm512_load_ps(block.scales[part].as_ptr());
-                for (token, sum) in sums.iter_mut().enumerate() {
-                    let product = _mm512_load_si512(block.products[part].0[token].as_ptr().cast());
+                let weights: [__m512; T] =
+                    std::array::from_fn(|tile| _mm512_load_ps(blocks[tile].scales[part].as_ptr()));
+                for (token, sums) in sums.iter_mut().enumerate() {
                     let factor = _mm512_set1_ps(*scales.add(token * self.x.blocks + step));
-                    *sum = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(product), factor), scale, *sum);
+                    for (tile, sum) in sums.iter_mut().enumerate() {
+                        let product = &blocks[tile].products[part].0[token];
+                        let product = _mm512_cvtepi32_ps(_mm512_load_si512(product.as_ptr().cast()));
+                        *sum = _mm512_fmadd_ps(_mm512_mul_ps(product, factor), weights[tile], *sum);
+                    }
                 }
             }
             if C::LAYOUT.minimum {
-                for (token, sum) in sums.iter_mut().enumerate() {
+                let minima: [__m512; T] =
+                    std::array::from_fn(|tile| _mm512_load_ps(blocks[tile].minima.as_ptr()));
+                for (token, sums) in sums.iter_mut().enumerate() {
                     let total = _mm512_set1_ps(*totals.add(token * self.x.blocks + step));
-                    *sum = _mm512_fmadd_ps(minimum, total, *sum);
+                    for (sum, minimum) in sums.iter_mut().zip(minima) {
+                        *sum = _mm512_fmadd_ps(minimum, total, *sum);
+                    }
                 }
             }
         }

@@ -193,7 +193,6 @@ impl Drop for Configured {
 /// The tiles of this thread, configured for bytes until this is dropped.
 pub(super) struct Bytes {
     tokens: usize,
-    quads: usize,
 }
 
 impl Bytes {
@@ -206,17 +205,17 @@ impl Bytes {
         let (rows, inputs) = (tokens as u8, quads as u8);
         // SAFETY: the caller vouches for the instruction.
         unsafe { Configuration::new([(rows, 64), (rows, 4 * inputs), (inputs, 64)]).load() };
-        Self { tokens, quads }
+        Self { tokens }
     }
 
     /// The products of activations, whose tokens are `stride` bytes apart, and weights, whose quads are lines of 64 bytes.
     ///
     /// # Safety
-    /// The activations may be read for all tokens that these tiles were made for.
+    /// The activations may be read for all tokens, and the weights for all quads, that these tiles were made for.
     #[inline(always)]
-    pub(super) unsafe fn multiply(&self, x: *const i8, stride: usize, weights: &[i8], to: &mut Products) {
-        debug_assert!(weights.len() >= 64 * self.quads && to.0.len() >= self.tokens, "within the slices");
-        // SAFETY: the tiles are configured; the caller vouches for the activations, the other two are long enough.
+    pub(super) unsafe fn multiply(&self, x: *const i8, stride: usize, weights: *const i8, to: &mut Products) {
+        debug_assert!(to.0.len() >= self.tokens, "room for all tokens");
+        // SAFETY: the tiles are configured; the caller vouches for what is read, and the products are long enough.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -226,9 +225,47 @@ impl Bytes {
                 "tilestored [{to} + {line}], tmm0",
                 x = in(reg) x,
                 stride = in(reg) stride,
-                weights = in(reg) weights.as_ptr(),
+                weights = in(reg) weights,
                 line = in(reg) STRIDE,
                 to = in(reg) to.0.as_mut_ptr(),
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    /// As [`Self::multiply`], with two tiles of weights.
+    ///
+    /// # Safety
+    /// As [`Self::multiply`], for both.
+    #[inline(always)]
+    pub(super) unsafe fn multiply_two(
+        &self,
+        x: *const i8,
+        stride: usize,
+        weights: [*const i8; 2],
+        to_left: &mut Products,
+        to_right: &mut Products,
+    ) {
+        debug_assert!(to_left.0.len() >= self.tokens, "room for all tokens");
+        // SAFETY: as in `multiply`.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tileloadd tmm4, [{x} + {stride}]",
+                "tileloadd tmm6, [{left} + {line}]",
+                "tileloadd tmm7, [{right} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm1, tmm4, tmm7",
+                "tilestored [{to_left} + {line}], tmm0",
+                "tilestored [{to_right} + {line}], tmm1",
+                x = in(reg) x,
+                stride = in(reg) stride,
+                left = in(reg) weights[0],
+                right = in(reg) weights[1],
+                line = in(reg) STRIDE,
+                to_left = in(reg) to_left.0.as_mut_ptr(),
+                to_right = in(reg) to_right.0.as_mut_ptr(),
                 options(nostack, preserves_flags)
             );
         }
