@@ -88,7 +88,9 @@ async fn pieces_of_an_answer_come_as_numbered_messages(broker: &Broker, vhost: u
         Upstream::openai().script(Script::new().chunks(&["one ", "two ", "three"]).finish("stop")).start();
     let _service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
     let acme = Requester::new(broker, "acme", vhost).await;
-    acme.ask("stream", &ask_stream("x")).await;
+    let mut asked = ask_stream("x");
+    asked["stream_options"] = json!({ "include_usage": true });
+    acme.ask("stream", &asked).await;
     let reply = acme.reply("stream", 1).await;
     assert_eq!(
         reply.body["choices"][0]["message"]["content"], "one two three",
@@ -102,6 +104,8 @@ async fn pieces_of_an_answer_come_as_numbered_messages(broker: &Broker, vhost: u
             .collect()
     };
     assert!(eventually(PATIENCE, async || text() == "one two three").await, "{:?}", acme.heard());
+    let usage = || acme.heard_of("stream").iter().any(|heard| heard.body["usage"]["prompt_tokens"].is_u64());
+    assert!(eventually(PATIENCE, async || usage()).await, "{:?}", acme.heard());
 }
 
 async fn a_job_fails_over_and_is_tried_again(broker: &Broker, vhost: usize) {

@@ -128,7 +128,7 @@ async fn queues_and_exchanges_are_those(contract: &Contract, broker: &Broker) {
         assert!(listed.is_ok(), "{what}: {listed:?}");
         listed.unwrap_or_default()
     };
-    let ours = |object: &Value| object["name"].as_str().is_some_and(|name| name.starts_with("opossum."));
+    let ours = |object: &Value| object["name"].as_str().is_some_and(is_shared);
     let (queues, exchanges, bindings) = tokio::join!(
         list("list_queues", &["name", "durable", "auto_delete", "arguments"]),
         list("list_exchanges", &["name", "type", "durable", "auto_delete"]),
@@ -151,17 +151,21 @@ async fn queues_and_exchanges_are_those(contract: &Contract, broker: &Broker) {
         }))
     });
     assert_eq!(exchanges, said.collect());
-    // The queue in which this worker hears what is said to all has a name of the broker's.
     let pair = |binding: &Value| (binding["source_name"].clone(), binding["destination_name"].clone());
     let of_ours = |binding: &&Value| {
         let to = binding["destination_name"].as_str().unwrap_or_default();
-        binding["source_name"] != "" && to.starts_with("opossum.")
+        binding["source_name"] != "" && is_shared(to)
     };
     let bindings: Vec<_> = bindings.iter().filter(of_ours).map(pair).collect();
     let bound = contract.bound("queue").filter(|amqp| amqp["x-bound-to"].is_string());
     let said: Vec<_> =
         bound.map(|amqp| (amqp["x-bound-to"].clone(), amqp["queue"]["name"].clone())).collect();
     assert_eq!(sorted(bindings), sorted(said));
+}
+
+/// Whether it is the service's, and not the queue in which one worker hears what is said to all.
+fn is_shared(name: &str) -> bool {
+    name.starts_with("opossum.") && !name.starts_with("opossum.control.")
 }
 
 fn named(object: &Value) -> (String, Value) {

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
+#[path = "common/forgetful.rs"]
+mod forgetful;
 #[path = "common/tls.rs"]
 mod tls;
 
@@ -9,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{PATIENCE, Requester, Worker, config};
+use forgetful::Forgetful;
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
+use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use opossum_core::jobs::{Endpoint, JobKey, JobState, Lane};
 use opossum_jobs::{MemoryStore, PublishError, Submission};
@@ -37,6 +40,8 @@ async fn every_job_is_answered_once_and_as_promised() {
         a_worker_that_leaves_finishes_what_it_began(&broker, 10),
         a_full_queue_refuses_and_drops_nothing(&broker, 11),
         a_broker_by_tls_is_believed_by_its_certificate(&broker, 12),
+        a_reply_that_is_only_stored_is_stored_in_the_end(&broker, 13),
+        a_job_that_was_only_passed_around_is_run(&broker, 14),
     );
 }
 
@@ -318,6 +323,46 @@ async fn a_job_of_a_caller_is_fetched(broker: &Broker, vhost: usize) {
     })
     .await;
     assert!(cancelled);
+}
+
+async fn a_reply_that_is_only_stored_is_stored_in_the_end(broker: &Broker, vhost: usize) {
+    let store = Arc::new(Forgetful::failing(3));
+    let worker = Worker::ready(config(&broker.url("opossum", vhost)), Arc::clone(&store) as _).await;
+    let (key, body) = (JobKey::new("acme", "kept"), RawValue::from_string("{}".to_owned()).unwrap());
+    let submission = Submission {
+        key: &key,
+        lane: Lane::Normal,
+        endpoint: Endpoint::Chat,
+        body: &body,
+        deadline: None,
+        traceparent: None,
+    };
+    worker.door.submit(submission).await.unwrap();
+    let succeeded = eventually(PATIENCE, async || {
+        worker.door.job(&key).await.unwrap().is_some_and(|view| view.state == JobState::Succeeded)
+    });
+    assert!(succeeded.await, "its reply is nowhere");
+    assert_eq!((worker.runs.of("kept"), store.left()), (1, 0));
+}
+
+/// Workers that come and go give back what they never began, and the broker counts that.
+async fn a_job_that_was_only_passed_around_is_run(broker: &Broker, vhost: usize) {
+    let gone = worker(broker, vhost, 1).await;
+    gone.door.leave(PATIENCE).await;
+    let acme = Requester::new(broker, "acme", vhost).await;
+    acme.ask("passed", &json!({})).await;
+    let queue = "opossum.jobs.normal";
+    let mut times = 0;
+    while let Some(message) = acme.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()
+    {
+        times += 1;
+        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+        message.delivery.acker.nack(options).await.unwrap();
+    }
+    assert!(times > 10, "the broker gave it up after {times}");
+    let worker = worker(broker, vhost, 1).await;
+    assert_eq!(acme.reply("passed", 1).await.status(), Some(200));
+    assert_eq!(worker.runs.of("passed"), 1);
 }
 
 async fn a_worker_that_leaves_finishes_what_it_began(broker: &Broker, vhost: usize) {

@@ -146,7 +146,7 @@ async fn a_channel_that_the_broker_closes_is_opened_anew(broker: &Broker, vhost:
     acme.ask("long", &json!({ "ms": 8000 })).await;
     let fell = eventually(PATIENCE, async || worker.door.health().consuming.fault().is_some()).await;
     assert!(fell, "the acknowledgement timeout did not close the channel");
-    worker.until_well(PATIENCE).await;
+    worker.until_well(Duration::from_secs(15)).await;
     acme.ask("short", &json!({})).await;
     assert_eq!(acme.reply("short", 1).await.status(), Some(200), "consuming goes on");
     // The first run goes on as well; the message that came again waits for its reply.

@@ -148,8 +148,7 @@ impl Ledger {
             .await
     }
 
-    /// Gives up every claim of a worker, when it stops or when it starts again under the name it had before
-    /// it was killed; how many.
+    /// Gives up every claim of a worker that stops; how many.
     ///
     /// # Errors
     /// See [`LedgerError`].

@@ -54,7 +54,7 @@ impl Runner for ServiceRunner {
     fn run<'a>(&'a self, task: Task<'a>) -> LocalBoxFuture<'a, Ran> {
         async move {
             let id = request_id::fresh("req_");
-            tracing::info!(job = %task.job.key, request_id = %id, "a job is run");
+            tracing::debug!(job = %task.job.key, request_id = %id, "a job is run");
             match self.answer(&task, &id).await {
                 Ok(reply) => Ran::Reply(reply),
                 Err(missed) => missed.ran(&id),
@@ -204,8 +204,18 @@ async fn pass_on(
             chunks.send(piece).await;
         }
     }
-    collector.finish().ok_or_else(|| Missed::in_field(PipelineError::UpstreamTruncated, "messages"))
+    let answer = collector.finish();
+    let answer = answer.ok_or_else(|| Missed::in_field(PipelineError::UpstreamTruncated, "messages"))?;
+    let mut frames = Vec::new();
+    encoder.finish(&mut frames);
+    for piece in pieces(&frames).filter(|piece| &piece[..] != DONE) {
+        chunks.send(piece).await;
+    }
+    Ok(answer)
 }
+
+/// The mark at the end of a stream over HTTP. A job's stream ends with its reply.
+const DONE: &[u8] = b"[DONE]";
 
 /// The JSON of each server-sent event.
 fn pieces(frames: &[u8]) -> impl Iterator<Item = Bytes> {

@@ -38,6 +38,10 @@ impl JobStore for LedgerStore {
             .boxed()
     }
 
+    fn release_all<'a>(&'a self, worker: &'a str) -> Answer<'a, ()> {
+        async move { self.0.release_all(worker.to_owned()).await.map(drop).map_err(failed) }.boxed()
+    }
+
     fn finish<'a>(&'a self, key: &'a JobKey, hash: BodyHash, reply: &'a StoredReply) -> Answer<'a, Finished> {
         async move { self.0.finish(key.clone(), hash, reply.clone()).await.map_err(failed) }.boxed()
     }

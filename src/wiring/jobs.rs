@@ -15,7 +15,8 @@ use crate::telemetry::Metrics;
 /// The queue's name in health.
 const NAME: &str = "amqp";
 
-/// Most jobs at once. Half a queue of them waits here besides, as much as a worker that dies delays.
+/// Most jobs at once. Up to so many of each lane are held here, those under way among them, and wait for another
+/// worker when this one dies.
 const MOST_SLOTS: u16 = 64;
 
 /// Where the door will be: health asks for it before the path stands that it leads to.

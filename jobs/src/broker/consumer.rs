@@ -32,6 +32,9 @@ const COUNT: Duration = Duration::from_secs(2);
 /// Messages of the responder's queue at once.
 const RESPONDER_PREFETCH: u16 = 16;
 
+/// Control messages at once.
+const CONTROL_PREFETCH: u16 = 16;
+
 /// Where a message comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -57,6 +60,7 @@ pub(crate) async fn serve(
         // What was held on an older connection is with other workers now.
         return std::future::pending().await;
     }
+    desk.drop_stale();
     let (mut messages, fetching) = match open(connection, desk).await {
         Ok(opened) => opened,
         Err(lost) => return lost,
@@ -73,8 +77,9 @@ pub(crate) async fn serve(
             Some((source, message)) = messages.next() => match (source, message) {
                 (Source::Jobs(lane), Some(Ok(delivery))) => desk.put(lane, delivery),
                 (Source::Undelivered, Some(Ok(delivery))) => desk.respond(delivery),
-                (Source::Control, Some(Ok(delivery))) => desk.heed(&delivery),
-                (_, Some(Err(error))) => return Lost::of("consuming", &error),
+                (Source::Control, Some(Ok(delivery))) => desk.heed(delivery),
+                // A message that was not acknowledged in time is refused with the words for a wrong queue.
+                (_, Some(Err(error))) => return Lost::of("consuming", &error).for_now(),
                 (Source::Jobs(_) | Source::Undelivered, None) if !fetches => {}
                 (_, None) => return Lost::Gone("a queue is gone".to_owned()),
             },
@@ -105,24 +110,22 @@ async fn open(connection: &Connection, desk: &Desk) -> Result<(Messages, Fetchin
         let channel = soon("opening a channel", connection.create_channel()).await?;
         let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
         soon("setting the prefetch", qos).await?;
-        let consumer = consume(&channel, queue, BasicConsumeOptions::default()).await?;
+        let consumer = consume(&channel, queue).await?;
         messages.push(told(source, consumer.clone()));
         fetching.push((channel, consumer));
     }
     let channel = soon("opening a channel", connection.create_channel()).await?;
+    let qos = channel.basic_qos(CONTROL_PREFETCH, BasicQosOptions { global: false });
+    soon("setting the prefetch", qos).await?;
     let control = topology::control_queue(&channel).await?;
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let consumer = consume(&channel, control.name().as_str(), options).await?;
+    let consumer = consume(&channel, control.name().as_str()).await?;
     messages.push(told(Source::Control, consumer.clone()));
     fetching.push((channel, consumer));
     Ok((messages, fetching))
 }
 
-async fn consume(
-    channel: &Channel,
-    queue: &str,
-    options: BasicConsumeOptions,
-) -> Result<lapin::Consumer, Lost> {
+async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, Lost> {
+    let options = BasicConsumeOptions::default();
     let consumed = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
     soon("consuming", consumed).await
 }

@@ -82,15 +82,27 @@ pub(crate) fn with_headers<const N: usize>(
     message.clone().with_headers(headers)
 }
 
-/// Why the broker took a message out of a queue last: `expired`, `delivery_limit`, `rejected`, `maxlen`.
-pub(crate) fn death(message: &BasicProperties) -> Option<String> {
-    let headers = message.headers().as_ref()?;
-    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
-    let AMQPValue::FieldTable(last) = deaths.as_slice().first()? else { return None };
-    match value(last, "reason")? {
-        HeaderValue::Text(reason) => Some(reason),
-        _ => None,
-    }
+/// Why the broker took a message out of a queue.
+pub(crate) struct Death {
+    /// In the broker's word.
+    pub reason: String,
+    /// The queue; empty where the broker did not say.
+    pub queue: String,
+}
+
+/// The broker's last reason for giving up a message.
+pub(crate) fn death(message: &BasicProperties) -> Death {
+    let said = |name: &str| {
+        let headers = message.headers().as_ref()?;
+        let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
+        let AMQPValue::FieldTable(last) = deaths.as_slice().first()? else { return None };
+        match value(last, name)? {
+            HeaderValue::Text(text) => Some(text),
+            _ => None,
+        }
+    };
+    let reason = said("reason").unwrap_or_else(|| "rejected".to_owned());
+    Death { reason, queue: said("queue").unwrap_or_default() }
 }
 
 #[cfg(test)]

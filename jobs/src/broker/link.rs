@@ -75,6 +75,15 @@ impl Lost {
     }
 }
 
+impl Lost {
+    /// The same, of what is no declaration: the broker refuses that for a while only.
+    pub(crate) fn for_now(self) -> Self {
+        match self {
+            Lost::Gone(why) | Lost::Refused(why) => Lost::Gone(why),
+        }
+    }
+}
+
 /// An error in a few words; the library's own text names addresses.
 struct Brief<'a>(&'a lapin::Error);
 

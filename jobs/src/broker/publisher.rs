@@ -17,6 +17,9 @@ use super::{Dialer, LinkState, Lost, PATIENCE, keep, soon, topology};
 /// Most publishes that wait for their confirm at once.
 const WINDOW: usize = 200;
 
+/// How long a message that may get lost may take to be sent.
+const TOSSED: Duration = Duration::from_millis(500);
+
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -113,12 +116,13 @@ impl Publisher {
         }
     }
 
-    /// Publishes a message that may get lost, without waiting to hear of it.
+    /// Publishes a message that may get lost, without waiting to hear of it. A broker that takes none for now
+    /// is not waited for.
     pub(crate) async fn toss(&self, message: &Outgoing) -> Result<(), PublishError> {
         let channel = self.channels()?.1;
         // On a channel without confirms the second wait is none.
         let sent = async { send(&channel, message, BasicPublishOptions::default()).await?.await };
-        match tokio::time::timeout(PATIENCE, sent).await {
+        match tokio::time::timeout(TOSSED, sent).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(PublishError::Unavailable),
         }

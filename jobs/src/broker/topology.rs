@@ -49,7 +49,9 @@ pub(crate) async fn declare(connection: &Connection) -> Result<(), Lost> {
 /// A queue of this connection's own that hears what is said to all workers.
 pub(crate) async fn control_queue(channel: &Channel) -> Result<lapin::Queue, Lost> {
     let options = QueueDeclareOptions::exclusive().auto_delete();
-    let declared = channel.queue_declare("".into(), options, FieldTable::default());
+    // A name that the rights to this service's queues cover, which one of the broker's making is not.
+    let name = format!("{CONTROL}.{:016x}", rand::random::<u64>());
+    let declared = channel.queue_declare(name.into(), options, FieldTable::default());
     let queue = soon("declaring the control queue", declared).await?;
     bind(channel, queue.name().as_str(), CONTROL).await?;
     Ok(queue)

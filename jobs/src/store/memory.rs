@@ -88,6 +88,15 @@ impl JobStore for MemoryStore {
         ready(Ok(())).boxed()
     }
 
+    fn release_all<'a>(&'a self, worker: &'a str) -> Answer<'a, ()> {
+        for kept in self.entries.lock().by_key.values_mut() {
+            if let Some(released) = kept.entry.release(worker) {
+                kept.entry = released;
+            }
+        }
+        ready(Ok(())).boxed()
+    }
+
     fn finish<'a>(&'a self, key: &'a JobKey, hash: BodyHash, reply: &'a StoredReply) -> Answer<'a, Finished> {
         let mut entries = self.entries.lock();
         let (kept, finished) = Entry::finish(entries.get(key), hash, reply.clone());

@@ -54,6 +54,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// Gives a claim back without a reply.
     fn release<'a>(&'a self, key: &'a JobKey, worker: &'a str) -> Answer<'a, ()>;
 
+    /// Gives back all claims of a worker that stops.
+    fn release_all<'a>(&'a self, worker: &'a str) -> Answer<'a, ()>;
+
     /// Stores a reply.
     fn finish<'a>(&'a self, key: &'a JobKey, hash: BodyHash, reply: &'a StoredReply) -> Answer<'a, Finished>;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use lapin::BasicProperties;
 use opossum_core::jobs::JobKey;
-use opossum_core::jobs::message::{ANONYMOUS, HeaderValue, TENANT};
+use opossum_core::jobs::message::{ANONYMOUS, HeaderValue, TENANT, is_good_id};
 use serde::{Deserialize, Serialize};
 
 use crate::broker::convert;
@@ -24,18 +24,36 @@ pub(crate) fn cancellation(id: &str) -> Vec<u8> {
     serde_json::to_vec(&Control { cancel: id.into() }).unwrap_or_default()
 }
 
+/// The longest control message, in bytes.
+const LONGEST: usize = 1024;
+
+/// What a control message says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cancelled {
+    /// The job that is cancelled.
+    pub key: JobKey,
+    /// Whether the store knows: the service itself tells it before it tells the workers.
+    pub stored: bool,
+}
+
 /// The job that a control message cancels. A tenant cancels its own jobs only; whom the service itself speaks
 /// for is in a header, as in jobs.
-pub(super) fn cancelled(properties: &BasicProperties, payload: &[u8], own_user: &str) -> Option<JobKey> {
+pub(super) fn cancelled(properties: &BasicProperties, payload: &[u8], own_user: &str) -> Option<Cancelled> {
+    if payload.len() > LONGEST {
+        return None;
+    }
     let control: Control<'_> = serde_json::from_slice(payload).ok()?;
     let user = properties.user_id().as_ref().map(|user| user.as_str());
     let header = properties.headers().as_ref().and_then(|headers| convert::value(headers, TENANT));
-    let tenant = match (user, header) {
-        (Some(user), Some(HeaderValue::Text(tenant))) if user == own_user => tenant,
-        (Some(user), _) => user.to_owned(),
-        (None, _) => ANONYMOUS.to_owned(),
+    if !is_good_id(&control.cancel) {
+        return None;
+    }
+    let (tenant, stored) = match (user, header) {
+        (Some(user), Some(HeaderValue::Text(tenant))) if user == own_user => (tenant, true),
+        (Some(user), _) => (user.to_owned(), false),
+        (None, _) => (ANONYMOUS.to_owned(), false),
     };
-    Some(JobKey::new(tenant, &*control.cancel))
+    Some(Cancelled { key: JobKey::new(tenant, &*control.cancel), stored })
 }
 
 #[cfg(test)]
@@ -51,17 +69,21 @@ mod tests {
     #[test]
     fn a_tenant_cancels_its_own_jobs_only() {
         let payload = cancellation("m1");
-        assert_eq!(cancelled(&from("opossum"), &payload, "opossum"), Some(JobKey::new("acme", "m1")));
-        assert_eq!(cancelled(&from("mallory"), &payload, "opossum"), Some(JobKey::new("mallory", "m1")));
+        let job = |tenant: &str, id: &str, stored| Some(Cancelled { key: JobKey::new(tenant, id), stored });
+        assert_eq!(cancelled(&from("opossum"), &payload, "opossum"), job("acme", "m1", true));
+        assert_eq!(cancelled(&from("mallory"), &payload, "opossum"), job("mallory", "m1", false));
         let quoted = cancellation("a\"b");
-        assert_eq!(cancelled(&from("mallory"), &quoted, "opossum"), Some(JobKey::new("mallory", "a\"b")));
+        assert_eq!(cancelled(&from("mallory"), &quoted, "opossum"), job("mallory", "a\"b", false));
         let nobody = BasicProperties::default();
-        assert_eq!(cancelled(&nobody, &payload, "opossum"), Some(JobKey::new(ANONYMOUS, "m1")));
+        assert_eq!(cancelled(&nobody, &payload, "opossum"), job(ANONYMOUS, "m1", false));
     }
 
     #[test]
     fn what_is_no_control_message_is_ignored() {
-        for bad in [&b""[..], b"{}", b"{\"cancel\":1}", b"{\"cancel\":\"a\",\"drain\":true}"] {
+        let long = cancellation(&"x".repeat(201));
+        let padded = [&cancellation("m1")[..], &[b' '; LONGEST]].concat();
+        for bad in [&b""[..], &long, &padded, b"{}", b"{\"cancel\":1}", b"{\"cancel\":\"a\",\"drain\":true}"]
+        {
             assert_eq!(cancelled(&from("opossum"), bad, "opossum"), None);
         }
     }

@@ -21,6 +21,9 @@ use crate::{DoorConfig, JobEvents, JobStore, Runner, tasks};
 /// After so many looks at a queue with jobs that do not come, its consumer is taken for dead.
 const STARVED_LOOKS: u8 = 3;
 
+/// How long the end waits for claims to be given up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What a desk works with.
 pub(crate) struct DeskParts {
     pub config: DoorConfig,
@@ -150,15 +153,16 @@ impl Desk {
 
     fn next(&self) -> Option<Parcel> {
         let mut waiting = self.waiting.borrow_mut();
-        for lane in &mut *waiting {
-            // A message of a connection that is gone comes again.
-            while lane.front().is_some_and(|parcel| !parcel.delivery.acker.usable()) {
-                lane.pop_front();
-            }
-        }
         let has_work = [0, 1, 2].map(|lane: usize| !waiting[lane].is_empty());
         let lane = self.turns.borrow_mut().next(has_work)?;
         waiting[lane.index()].pop_front()
+    }
+
+    /// Forgets messages of a connection that is gone: they come again.
+    pub(crate) fn drop_stale(&self) {
+        for lane in &mut *self.waiting.borrow_mut() {
+            lane.retain(|parcel| parcel.delivery.acker.usable());
+        }
     }
 
     async fn work(self: Rc<Self>, parcel: Parcel) {
@@ -227,8 +231,9 @@ impl Desk {
     /// Gives up the claims of jobs that are still under way, so that no worker waits for this one's leases.
     pub(crate) async fn release_all(&self) {
         self.waiting.take();
-        for key in self.running.keys() {
-            self.parts.store.release(&key, &self.parts.config.worker).await.ok();
+        let released = self.parts.store.release_all(&self.parts.config.worker);
+        if !matches!(tokio::time::timeout(LAST_WORDS, released).await, Ok(Ok(()))) {
+            tracing::warn!("claims were not given up; their leases will end");
         }
     }
 }

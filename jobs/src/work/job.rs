@@ -8,12 +8,14 @@ use futures::FutureExt;
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, message::Delivery};
 use opossum_core::jobs::message::{ANONYMOUS, Own};
-use opossum_core::jobs::{Claimed, Finished, Job, Next, Rejection, Renewal, StoredReply};
+use opossum_core::jobs::{
+    Claimed, Finished, Job, JobState, Lane, Next, Rejection, Renewal, RetryQueue, StoredReply,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::desk::{After, Desk, Parcel};
-use super::outbox::{Addressee, Stale};
+use super::outbox::{Addressee, Stale, again};
 use super::running::Underway;
 use crate::broker::convert::{self, short};
 use crate::broker::names;
@@ -25,8 +27,11 @@ use crate::{Chunks, Fault, Ran, Task};
 /// The pause before looking again at a job that is under way elsewhere.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// The first pause of an attempt that waits for this process to be less busy; it doubles.
+const FIRST_BUSY: Duration = Duration::from_millis(250);
+
 /// The longest pause of an attempt that waits for this process to be less busy.
-const LONGEST_BUSY: Duration = Duration::from_secs(1);
+const LONGEST_BUSY: Duration = Duration::from_secs(4);
 
 /// Pieces of an answer that wait for the broker.
 const CHUNKS: usize = 32;
@@ -59,15 +64,7 @@ impl Desk {
         let delivery = &parcel.delivery;
         tracing::info!(refusal = %rejection.refusal, "a message is no job");
         if rejection.reply_to.is_some() {
-            let id = rejection.message_id.as_deref();
-            let fault = Fault::Refused(rejection.refusal.clone());
-            let reply = self.parts.runner.error(&fault, id.unwrap_or_default());
-            let to = Addressee {
-                reply_to: rejection.reply_to.as_deref(),
-                correlation_id: &rejection.correlation_id,
-                id,
-            };
-            self.reply(&to, &reply, delivery).await?;
+            self.answer_refused(rejection, delivery).await?;
         } else {
             let user = delivery.properties.user_id().as_ref().map_or(ANONYMOUS, |user| user.as_str());
             self.bury(delivery, user, rejection.refusal.dead_letter()).await?;
@@ -138,6 +135,7 @@ impl Desk {
 
     /// One attempt; as long as this process is too busy to begin it, again after a while.
     async fn tries(&self, parcel: &Parcel, job: &Job, deadline: Instant) -> Ran {
+        let mut busy = 0_u32;
         loop {
             let (sender, chunks) = mpsc::channel(CHUNKS);
             let wanted = job.reply_to.is_some().then_some(sender);
@@ -147,7 +145,10 @@ impl Desk {
             let (ran, ()) = futures::join!(run, self.pass_on(job, chunks));
             match ran {
                 Ok(Ran::Busy { retry_after }) if !self.is_leaving() => {
-                    tokio::time::sleep(retry_after.min(LONGEST_BUSY)).await;
+                    // Each look costs reading the body: those who wait for long look less often.
+                    let pause = retry_after.min(FIRST_BUSY) * 2_u32.saturating_pow(busy);
+                    busy += 1;
+                    tokio::time::sleep(pause.min(LONGEST_BUSY)).await;
                 }
                 Ok(ran) => return ran,
                 Err(_) => {
@@ -159,7 +160,8 @@ impl Desk {
         }
     }
 
-    /// Sends the pieces of a streamed answer, numbered.
+    /// Sends the pieces of a streamed answer, numbered, as long as the broker takes them at once: the reply holds
+    /// all of the answer, and must not wait for a piece.
     async fn pass_on(&self, job: &Job, mut chunks: mpsc::Receiver<Bytes>) {
         let run = rand::random::<u64>() >> 1;
         let mut number = 0_i64;
@@ -180,8 +182,9 @@ impl Desk {
                 properties: convert::with_headers(&named, numbers),
                 payload,
             };
-            // The reply holds all of the answer; a piece may get lost.
-            self.parts.publisher.toss(&message).await.ok();
+            if self.parts.publisher.toss(&message).await.is_err() {
+                while chunks.recv().await.is_some() {}
+            }
         }
     }
 
@@ -211,15 +214,12 @@ impl Desk {
         let remaining = job.deadline.remaining(unix_millis());
         match job.attempts.after_failure(retry_after, remaining) {
             Next::Retry(queue) => {
-                self.retry(job, delivery, queue).await?;
-                self.release(job).await;
-                self.ack(delivery).await;
-                self.parts.events.ended(parcel.lane, "retried");
+                self.put_off(job, delivery, parcel.lane, queue).await?;
                 Ok(After::Settled)
             }
             Next::NoTime => self.conclude(parcel, job, reply).await,
             Next::GiveUp => {
-                let reply = self.finish(job, self.error(&Fault::JobFailed, job)).await;
+                let reply = self.finish(job, self.error(&Fault::JobFailed, job), delivery).await?;
                 self.reply(&Addressee::of(job), &reply, delivery).await?;
                 self.bury(delivery, &job.key.tenant, "job_failed").await?;
                 self.ack(delivery).await;
@@ -231,7 +231,7 @@ impl Desk {
 
     /// Stores a reply, sends the one that holds, and acknowledges the job.
     async fn conclude(&self, parcel: &Parcel, job: &Job, reply: StoredReply) -> Result<After, Stale> {
-        let reply = self.finish(job, reply).await;
+        let reply = self.finish(job, reply, &parcel.delivery).await?;
         self.settle(parcel, job, &reply, reply.state().as_str()).await
     }
 
@@ -248,23 +248,44 @@ impl Desk {
         Ok(After::Settled)
     }
 
-    /// Stores a job's reply and gives the one to send.
-    pub(super) async fn finish(&self, job: &Job, reply: StoredReply) -> StoredReply {
-        let store = &self.parts.store;
-        match store.finish(&job.key, job.hash, &reply).await {
-            Ok(Finished::Stored) => reply,
-            Ok(Finished::Already(first)) => first,
-            Ok(Finished::Reused) => self.error(&Fault::MessageIdReused, job),
-            Ok(Finished::Cancelled) => {
-                let cancelled = self.error(&Fault::Cancelled, job);
-                match store.finish(&job.key, job.hash, &cancelled).await {
-                    Ok(Finished::Already(first)) => first,
-                    _ => cancelled,
+    /// Has a job come again after a queue's wait, for one more attempt.
+    pub(super) async fn put_off(
+        &self,
+        job: &Job,
+        delivery: &Delivery,
+        lane: Lane,
+        queue: RetryQueue,
+    ) -> Result<(), Stale> {
+        self.retry(job, delivery, lane, queue).await?;
+        self.release(job).await;
+        self.ack(delivery).await;
+        self.parts.events.ended(lane, "retried");
+        Ok(())
+    }
+
+    /// Stores a job's reply and gives the one to send. A reply that nobody is sent is nowhere else: it is stored
+    /// however long that takes.
+    pub(super) async fn finish(
+        &self,
+        job: &Job,
+        mut reply: StoredReply,
+        delivery: &Delivery,
+    ) -> Result<StoredReply, Stale> {
+        loop {
+            match self.parts.store.finish(&job.key, job.hash, &reply).await {
+                Ok(Finished::Stored) => return Ok(reply),
+                Ok(Finished::Already(first)) => return Ok(first),
+                Ok(Finished::Reused) => return Ok(self.error(&Fault::MessageIdReused, job)),
+                Ok(Finished::Cancelled) if reply.state() == JobState::Cancelled => return Ok(reply),
+                Ok(Finished::Cancelled) => reply = self.error(&Fault::Cancelled, job),
+                Err(error) if job.reply_to.is_none() => {
+                    tracing::warn!(job = %job.key, %error, "a reply is not stored yet");
+                    again(delivery).await?;
                 }
-            }
-            Err(error) => {
-                tracing::warn!(job = %job.key, %error, "a reply is sent without being stored");
-                reply
+                Err(error) => {
+                    tracing::warn!(job = %job.key, %error, "a reply is sent without being stored");
+                    return Ok(reply);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use opossum_core::jobs::message::{DEADLINE, KIND, REPLY, TENANT};
-use opossum_core::jobs::{Attempts, Job, RetryQueue, StoredReply};
+use opossum_core::jobs::{Attempts, Job, Lane, RetryQueue, StoredReply};
 
 use super::desk::Desk;
 use crate::PublishError;
@@ -84,12 +84,19 @@ impl Desk {
     }
 
     /// Publishes a job anew, to come back after the queue's wait.
-    pub(super) async fn retry(&self, job: &Job, delivery: &Delivery, queue: RetryQueue) -> Result<(), Stale> {
+    pub(super) async fn retry(
+        &self,
+        job: &Job,
+        delivery: &Delivery,
+        lane: Lane,
+        queue: RetryQueue,
+    ) -> Result<(), Stale> {
         let failed = AMQPValue::LongLongInt(job.attempts.another().failed().into());
         let properties = with_headers(&self.anew(delivery, &job.key.tenant), [(Attempts::HEADER, failed)]);
         let message = Outgoing {
             exchange: queue.queue(),
-            key: delivery.routing_key.as_str().to_owned(),
+            // The name that it comes back by; the one it came by may be an exchange's.
+            key: lane.queue().to_owned(),
             properties: properties.with_message_id(short(&job.key.id)),
             payload: Bytes::copy_from_slice(&delivery.data),
         };
@@ -169,7 +176,7 @@ impl Desk {
 }
 
 /// Waits before the next try, unless the message that waits for it is not ours any more.
-async fn again(delivery: &Delivery) -> Result<(), Stale> {
+pub(super) async fn again(delivery: &Delivery) -> Result<(), Stale> {
     if !delivery.acker.usable() {
         return Err(Stale);
     }

@@ -33,20 +33,12 @@ impl Running {
         Some(Underway { running: self, key: key.clone(), cancelled })
     }
 
-    /// Stops a job; whether it was under way.
-    pub(crate) fn cancel(&self, key: &JobKey) -> bool {
-        let by_key = self.by_key.borrow();
-        let job = by_key.get(key);
-        if let Some(cancelled) = job {
+    /// Stops a job, if it is under way.
+    pub(crate) fn cancel(&self, key: &JobKey) {
+        if let Some(cancelled) = self.by_key.borrow().get(key) {
             // Kept for one who is not waiting yet.
             cancelled.notify_one();
         }
-        job.is_some()
-    }
-
-    /// Those under way now.
-    pub(crate) fn keys(&self) -> Vec<JobKey> {
-        self.by_key.borrow().keys().cloned().collect()
     }
 }
 
@@ -65,17 +57,20 @@ impl Drop for Underway<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]
     async fn a_job_is_under_way_once_and_hears_of_its_cancellation() {
         let running = Running::default();
         let key = JobKey::new("acme", "m1");
-        assert!(!running.cancel(&key), "it has not begun");
+        running.cancel(&key);
         let job = running.begin(&key);
         assert!(running.begin(&key).is_none());
-        assert!(running.cancel(&key), "before it waits");
         if let Some(job) = &job {
+            assert!(job.cancelled().now_or_never().is_none(), "it had not begun");
+            running.cancel(&key);
             job.cancelled().await;
         }
         drop(job);

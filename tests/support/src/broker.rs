@@ -222,7 +222,14 @@ fn definitions() -> String {
         .iter()
         .flat_map(|host| USERS.iter().map(move |user| (host, user)))
         .map(|(host, user)| {
-            serde_json::json!({ "user": user, "vhost": host, "configure": ".*", "write": ".*", "read": ".*" })
+            // The service has the rights that its documentation names.
+            let [configure, write, read] = match *user {
+                "opossum" => [r"^opossum\..*", r"^(opossum\..*|amq\.default)$", r"^opossum\..*"],
+                _ => [".*"; 3],
+            };
+            serde_json::json!({
+                "user": user, "vhost": host, "configure": configure, "write": write, "read": read,
+            })
         })
         .collect();
     serde_json::json!({ "users": users, "vhosts": vhosts, "permissions": permissions }).to_string()
