@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use opossum_testkit::models::{DEFAULT_MODEL_FILE, folder_with};
 use opossum_testkit::temp::TempDir;
-use opossum_testkit::{RefusedAddr, Script, Upstream};
+use opossum_testkit::{RefusedAddr, Script, Service, Upstream};
 
 /// The binary in a folder of its own, with nothing of our environment.
 fn opossum(dir: &TempDir, args: &[&str], env: &[(&str, &str)]) -> Command {
@@ -41,7 +41,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
 fn help_and_version_go_to_standard_output() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    for word in ["serve", "models", "chat", "config", "openapi", "completions", "Examples:"] {
+    for word in ["serve", "models", "chat", "jobs", "config", "openapi", "completions", "Examples:"] {
         assert!(help.out.contains(word), "{word} in\n{}", help.out);
     }
     let version = run(&["--version"], &[]);
@@ -58,6 +58,10 @@ fn wrong_usage_is_2() {
         &["models"],
         &["--nonsense"],
         &["chat", "--max-tokens", "0"],
+        &["jobs"],
+        &["jobs", "publish"],
+        &["jobs", "publish", "--file", "f", "--timeout-ms", "0"],
+        &["jobs", "get"],
     ] {
         let ran = run(args, &[]);
         assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.err);
@@ -218,6 +222,37 @@ fn chat_fails_with_1_when_nobody_answers_well() {
     let upstream = Upstream::openai().script(Script::status(500)).start();
     assert_eq!(run(&["chat", "hi", "--url", &upstream.base_url()], &[]).code, Some(1));
     assert_eq!(run(&["chat"], &[]).code, Some(1), "nothing to ask");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_fail_with_1_and_say_why() {
+    let refused = RefusedAddr::new();
+    let nobody = run(&["jobs", "get", "job_1", "--url", &refused.base_url()], &[]);
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.out.is_empty() && nobody.err.contains("error:"), "{}", nobody.err);
+    let no_file = run(&["jobs", "publish", "--file", "no-such-file.json"], &[]);
+    assert_eq!((no_file.code, no_file.err.contains("no-such-file.json")), (Some(1), true), "{}", no_file.err);
+
+    // A service without a queue, found by HOST and PORT.
+    let service = Service::of(env!("CARGO_BIN_EXE_opossum")).start().await;
+    let port = service.addr().port().to_string();
+    for args in
+        [&["jobs", "get", "job_1"][..], &["jobs", "get", "job_1", "--wait"], &["jobs", "cancel", "job_1"]]
+    {
+        let ran = run(args, &[("PORT", &port), ("OPOSSUM_API_KEY", "canary")]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{args:?}");
+        assert!(ran.err.contains("503 queue_unavailable") && ran.err.contains("AMQP_URL"), "{}", ran.err);
+        assert!(!ran.err.contains("canary"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn help_of_jobs_shows_examples() {
+    let help = run(&["jobs", "--help"], &[]);
+    assert_eq!(help.code, Some(0));
+    for word in ["publish", "get", "cancel", "Examples:", "--file job.json --wait"] {
+        assert!(help.out.contains(word), "{word} in\n{}", help.out);
+    }
 }
 
 #[test]

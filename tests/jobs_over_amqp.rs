@@ -3,12 +3,14 @@
 
 use std::io::ErrorKind::TimedOut;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use opossum_testkit::requester::{PATIENCE, payload, payload_of};
 use opossum_testkit::service::ServiceBuilder;
 use opossum_testkit::{Broker, Requester, Script, Service, Upstream, ask, ask_stream, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 const BIN: &str = env!("CARGO_BIN_EXE_opossum");
 const NORMAL: &str = "opossum.jobs.normal";
@@ -27,6 +29,7 @@ async fn jobs_go_the_path_of_requests() {
         a_job_under_way_is_finished_before_the_exit_and_the_others_are_given_back(&broker, 3),
         a_job_over_http_is_promised_followed_fetched_and_cancelled(&broker, 5),
         the_examples_of_the_documentation_work(&broker, 6),
+        the_command_line_publishes_waits_looks_and_cancels(&broker, 7),
     );
     http_answers_while_the_broker_is_away(&mut broker, 4).await;
 }
@@ -217,6 +220,60 @@ async fn the_examples_of_the_documentation_work(broker: &Broker, vhost: usize) {
             service.logs()
         );
     }
+}
+
+/// Runs `opossum jobs` with a text as its input: its exit code, output and complaints.
+async fn jobs(service: &Service, args: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut command = tokio::process::Command::new(BIN);
+    command.arg("jobs").args(args).args(["--url", &service.base_url()]).current_dir(service.dir());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let run = async {
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).await?;
+        }
+        child.wait_with_output().await
+    };
+    let ran = tokio::time::timeout(PATIENCE, run).await.unwrap_or_else(|_| Err(TimedOut.into()));
+    assert!(ran.is_ok(), "{args:?}: {ran:?}");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    ran.map(|ran| (ran.status.code(), text(ran.stdout), text(ran.stderr))).unwrap_or_default()
+}
+
+async fn the_command_line_publishes_waits_looks_and_cancels(broker: &Broker, vhost: usize) {
+    let up = Upstream::openai().script(Script::echo()).start();
+    let service = service(broker, vhost, Service::of(BIN).named("only", &up)).await;
+    let json_of = |text: &str| -> Value { serde_json::from_str(text).unwrap_or_default() };
+    let job = json!({ "endpoint": "/v1/chat/completions", "body": ask("from a shell"), "lane": "high" });
+    let (code, out, err) = jobs(&service, &["publish", "--file", "-", "--wait"], &job.to_string()).await;
+    let done = json_of(&out);
+    assert_eq!((code, &done["status"]), (Some(0), &json!("succeeded")), "{err}");
+    assert_eq!(done["result"]["body"]["choices"][0]["message"]["content"], "from a shell");
+    let id = done["id"].as_str().unwrap_or_default().to_owned();
+    assert!(err.contains(&id), "who stops waiting knows what to ask for: {err}");
+    let (code, again, _) = jobs(&service, &["get", &id], "").await;
+    assert_eq!((code, json_of(&again)), (Some(0), done));
+
+    up.set_default(Script::hang());
+    let place = service.dir().join("job.json");
+    assert!(std::fs::write(&place, job.to_string()).is_ok());
+    let (code, out, err) = jobs(&service, &["publish", "--file", "job.json"], "").await;
+    let queued = json_of(&out);
+    assert_eq!((code, &queued["status"]), (Some(0), &json!("queued")), "{err}");
+    let id = queued["id"].as_str().unwrap_or_default().to_owned();
+    let (code, out, err) = jobs(&service, &["cancel", &id], "").await;
+    assert_eq!((code, &json_of(&out)["status"]), (Some(0), &json!("cancelled")), "{err}");
+    let (code, out, err) = jobs(&service, &["get", &id, "--wait"], "").await;
+    assert_eq!((code, &json_of(&out)["status"]), (Some(1), &json!("cancelled")), "{err}");
+
+    let (code, out, err) = jobs(&service, &["get", "none"], "").await;
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("404 not_found"), "{err}");
+    let (code, _, err) = jobs(&service, &["publish", "--file", "-"], "{\"endpoint\":\"/v1/models\"}").await;
+    assert!(code == Some(1) && err.contains("invalid_value (endpoint)"), "{err}");
+    let short = ["publish", "--file", "-", "--wait", "--timeout-ms", "1"];
+    let (code, out, _) = jobs(&service, &short, &job.to_string()).await;
+    assert_eq!((code, &json_of(&out)["result"]["status"]), (Some(1), &json!(504)));
 }
 
 async fn http_answers_while_the_broker_is_away(broker: &mut Broker, vhost: usize) {

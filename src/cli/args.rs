@@ -14,6 +14,7 @@ Examples:
   opossum chat \"Why is the sky blue?\"         ask a running service
   opossum chat --embedded                     talk to the embedded model, without a service
   GEMINI_API_KEY=... opossum serve            start it with Gemini
+  opossum jobs publish --file job.json --wait queue a request durably
   opossum config show                         what holds, and where each value came from
 
 Exit codes: 0 good, 1 failed, 2 wrong usage, 78 bad configuration with the key named.";
@@ -24,6 +25,16 @@ Examples:
   git diff | opossum chat --system \"Review this change.\"
   opossum chat --model ollama/gemma3
   opossum chat --embedded";
+
+const JOBS_EXAMPLES: &str = "\
+Examples:
+  opossum jobs publish --file job.json --wait
+  echo '{\"endpoint\":\"/v1/embeddings\",\"body\":{\"model\":\"auto\",\"input\":\"x\"}}' \\
+    | opossum jobs publish --file -
+  opossum jobs get job_0123 --wait
+  opossum jobs cancel job_0123
+
+A job's file holds what POST /v1/jobs takes: {\"endpoint\", \"body\", \"lane\"}.";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -71,6 +82,12 @@ pub(super) enum Command {
     /// Chat with a running service, or with the embedded model in this process
     #[command(after_help = CHAT_EXAMPLES)]
     Chat(Chat),
+    /// Durable jobs at a running service
+    #[command(after_help = JOBS_EXAMPLES)]
+    Jobs {
+        #[command(subcommand)]
+        action: Jobs,
+    },
     /// Show or check the configuration
     #[command(after_help = CONFIG_EXAMPLES)]
     Config {
@@ -131,9 +148,8 @@ pub(super) struct Chat {
     /// Answer in this process with the embedded model
     #[arg(long, conflicts_with_all = ["url", "key"])]
     pub(super) embedded: bool,
-    /// The service to ask [default: this machine's, by HOST and PORT]
-    #[arg(long)]
-    pub(super) url: Option<String>,
+    #[command(flatten)]
+    pub(super) at: At,
     /// The model: auto, an alias or service/model; with --embedded, a model or a file [default: auto]
     #[arg(long, short)]
     pub(super) model: Option<String>,
@@ -143,6 +159,49 @@ pub(super) struct Chat {
     /// Most tokens of an answer
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_tokens: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Jobs {
+    /// Queue a job; prints it, with its id
+    Publish {
+        /// The file that holds it, or - for standard input
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// How much time the job has, in milliseconds; 15 minutes at most
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+        timeout_ms: Option<u64>,
+        /// Wait for the answer; the exit code is 1 unless it is a good one
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Print where a job stands, with its answer once there is one
+    Get {
+        /// Its id
+        id: String,
+        /// Wait for the answer; the exit code is 1 unless it is a good one
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Cancel a job that is not over; prints it
+    Cancel {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// Which service is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct At {
+    /// The service to ask [default: this machine's, by HOST and PORT]
+    #[arg(long)]
+    pub(super) url: Option<String>,
     /// The key to show to the service
     #[arg(long, env = "OPOSSUM_API_KEY", hide_env_values = true)]
     pub(super) key: Option<String>,

@@ -14,14 +14,14 @@ use secrecy::SecretString;
 use crate::settings::Settings;
 
 use super::args::Chat;
-use super::{Failure, Outcome, block_on, embedded, term};
+use super::{Failure, Outcome, block_on, embedded, remote, term};
 
 pub(super) fn run(settings: &Settings, chat: Chat) -> Outcome {
     block_on(async {
         let (backend, model) = if chat.embedded {
             embedded::backend(settings, chat.model.as_deref()).await?
         } else {
-            remote(settings, &chat)?
+            service(settings, &chat)?
         };
         let mut conversation = Conversation::new(backend, model, &chat);
         if chat.embedded {
@@ -36,28 +36,13 @@ pub(super) fn run(settings: &Settings, chat: Chat) -> Outcome {
 }
 
 /// The service at `--url`, else the one that these settings describe.
-fn remote(settings: &Settings, chat: &Chat) -> Result<(Arc<dyn Backend>, ModelName), Failure> {
-    let url = chat.url.clone().unwrap_or_else(|| local_url(settings));
-    let mut config = OpenAiConfig::new("opossum", with_version(&url));
-    config.api_key = chat.key.clone().map(SecretString::from);
+fn service(settings: &Settings, chat: &Chat) -> Result<(Arc<dyn Backend>, ModelName), Failure> {
+    let url = remote::base_url(settings, &chat.at);
+    let mut config = OpenAiConfig::new("opossum", url.as_str());
+    config.api_key = chat.at.key.clone().map(SecretString::from);
     let client = HttpClient::new(HttpConfig::default()).map_err(|error| Failure::of("TLS", error))?;
     let backend = OpenAiBackend::new(config, client).map_err(|error| Failure::of(&url, error))?;
     Ok((Arc::new(backend), ModelName::from(chat.model.as_deref().unwrap_or("auto"))))
-}
-
-fn local_url(settings: &Settings) -> String {
-    let server = &settings.server;
-    match server.host {
-        host if host.is_unspecified() => format!("http://127.0.0.1:{}", server.port),
-        std::net::IpAddr::V4(host) => format!("http://{host}:{}", server.port),
-        std::net::IpAddr::V6(host) => format!("http://[{host}]:{}", server.port),
-    }
-}
-
-/// An address with the version that the protocol's paths begin with.
-fn with_version(url: &str) -> String {
-    let bare = url.trim_end_matches('/');
-    if bare.ends_with("/v1") { bare.to_owned() } else { format!("{bare}/v1") }
 }
 
 /// What has been said so far, and to whom.
@@ -169,27 +154,5 @@ impl Shown {
         }
         self.text.push_str(text);
         term::print(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_is_added_once() {
-        for url in ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"] {
-            assert_eq!(with_version(url), "http://h:8000/v1");
-        }
-    }
-
-    #[test]
-    fn the_settings_tell_where_the_service_is() {
-        let mut settings = Settings::default();
-        assert_eq!(local_url(&settings), "http://127.0.0.1:8000");
-        settings.server.host = std::net::Ipv6Addr::LOCALHOST.into();
-        assert_eq!(local_url(&settings), "http://[::1]:8000");
-        settings.server.host = std::net::Ipv4Addr::UNSPECIFIED.into();
-        assert_eq!(local_url(&settings), "http://127.0.0.1:8000");
     }
 }

@@ -7,8 +7,10 @@ mod args;
 mod chat;
 mod config;
 mod embedded;
+mod jobs;
 mod models;
 mod progress;
+mod remote;
 mod serve;
 mod term;
 mod version;
@@ -82,6 +84,7 @@ fn dispatch(args: Args) -> Outcome {
         Command::Serve(serve) => serve::run(sources, &serve),
         Command::Models { action } => models::run(&load(&sources)?.0, action),
         Command::Chat(chat) => chat::run(&load(&sources)?.0, chat),
+        Command::Jobs { action } => jobs::run(&load(&sources)?.0, action),
         Command::Config { action } => config::run(&sources, &action),
         Command::Openapi => term::print(crate::http::openapi::document()),
         Command::Completions { shell } => {
