@@ -1,6 +1,7 @@
 //! A caller's book: what it asked, what the broker confirmed, and what it heard.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use opossum_testkit::History;
 
@@ -71,6 +72,11 @@ impl Book {
         Self { tenant: tenant.to_owned(), ..Self::default() }
     }
 
+    /// Whose it is.
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// A job's name in the log, and its question. Tenants use the same message ids, and must not hear each
     /// other's answers.
     fn name(&self, id: &str) -> String {
@@ -110,6 +116,11 @@ impl Book {
         self.due.push_back(number);
     }
 
+    /// Nobody promised an answer to a job, and nobody waits for it any more.
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+
     /// The broker confirmed a job.
     pub(crate) fn confirm(&mut self, number: u64) {
         self.history.confirmed(&self.name(&id(number)));
@@ -143,6 +154,13 @@ impl Book {
         &self.errors
     }
 
+    /// The first of the jobs without an answer, and whether they were promised one.
+    pub(crate) fn left(&self) -> String {
+        let verdict = self.history.check(u32::MAX);
+        let first = self.open.iter().next().map(|number| self.name(&id(*number)));
+        format!("{} of {} without an answer, {first:?} first; {verdict} ", self.open.len(), self.tenant)
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
@@ -151,6 +169,11 @@ impl Book {
     pub(crate) fn history(&self) -> History {
         self.history.clone()
     }
+}
+
+/// A book that others write in, too.
+pub(crate) fn open(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn id(number: u64) -> String {

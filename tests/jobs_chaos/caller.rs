@@ -1,7 +1,7 @@
-//! A caller that publishes jobs as documentation asks it to, and does not give up: what the broker did not
+//! A caller that publishes jobs as the documentation asks it to, and does not give up: what the broker did not
 //! confirm it publishes again, under the same message id, once the broker is there.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -18,17 +18,16 @@ use opossum_testkit::requester::payload;
 use opossum_testkit::{ask, lapin};
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use crate::book::{Asking, Book, Counts, Due, Heard};
+use crate::book::{Asking, Book, Due, Heard, open};
 
-/// How often a caller looks whether there is something to publish.
+/// How often it looks whether there is something to publish.
 const TICK: Duration = Duration::from_millis(10);
 
-/// New jobs of one caller at each tick.
+/// New jobs at each tick.
 const PER_TICK: usize = 2;
 
-/// Most jobs of one caller without an answer.
+/// Most jobs without an answer.
 const MOST_OPEN: usize = 400;
 
 /// How long any one exchange with the broker may take.
@@ -37,45 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The broker is away, or was; everything that is not confirmed is asked again.
 struct Lost;
 
-/// A user of the broker.
-pub(crate) struct Caller {
-    book: Arc<Mutex<Book>>,
-    asking: watch::Sender<Asking>,
-    task: JoinHandle<()>,
-}
-
-impl Caller {
-    /// Begins to ask, as a user of the broker at this address.
-    pub(crate) fn start(user: &str, url: String) -> Self {
-        let book = Arc::new(Mutex::new(Book::of(user)));
-        let (asking, asked) = watch::channel(Asking::SomeTwice);
-        let session = Session { user: user.to_owned(), url, book: Arc::clone(&book), asking: asked };
-        Self { book, asking, task: tokio::spawn(session.keep()) }
-    }
-
-    /// What it asks from now on.
-    pub(crate) fn set_asking(&self, asking: Asking) {
-        self.asking.send_replace(asking);
-    }
-
-    /// The book.
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        open(&self.book)
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        self.book().counts()
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn open(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+/// Asks, as the user of the broker at this address whose book it is, for as long as it is polled.
+pub(crate) async fn ask_by_queue(url: String, book: Arc<Mutex<Book>>, asking: watch::Receiver<Asking>) {
+    let user = open(&book).tenant().to_owned();
+    Session { user, url, book, asking }.keep().await;
 }
 
 struct Session {

@@ -17,6 +17,12 @@ const ACT: Duration = Duration::from_secs(40);
 /// RabbitMQ 3.10 may lose a queue that is a second old when it is killed.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// The longest freeze of a short run, in milliseconds: publishing gives up meanwhile.
+const SHORT_FREEZE: u64 = 8_000;
+
+/// The longest of another: every heartbeat is missed meanwhile.
+const LONG_FREEZE: u64 = 30_000;
+
 /// What happens to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BrokerFault {
@@ -69,13 +75,14 @@ pub(crate) struct Act {
 /// The acts of a run that is to last about so long.
 pub(crate) fn plan(dice: &mut Dice, length: Duration) -> Vec<Act> {
     let acts = (length.as_millis() / ACT.as_millis()).max(1);
-    (0..acts).map(|_| act(dice)).collect()
+    (0..acts).map(|number| act(dice, if number == 0 { SHORT_FREEZE } else { LONG_FREEZE })).collect()
 }
 
-fn act(dice: &mut Dice) -> Act {
+/// An act in which the broker is frozen for so long at most, in milliseconds.
+fn act(dice: &mut Dice, longest_freeze: u64) -> Act {
     let mut broker = vec![
         BrokerFault::Kill { away: between(dice, 0, 1500) },
-        BrokerFault::Freeze { lasts: between(dice, 1000, 8000) },
+        BrokerFault::Freeze { lasts: between(dice, 1000, longest_freeze) },
         BrokerFault::CloseConnections,
     ];
     shuffle(dice, &mut broker);

@@ -8,8 +8,8 @@ use opossum_testkit::Upstream;
 use opossum_testkit::history::Verdict;
 
 use crate::book::Counts;
-use crate::caller::Caller;
 use crate::cluster::SLOTS;
+use crate::crowd::Crowd;
 use crate::faults::{Tally, WORKER_KILLED};
 
 /// What a run came to.
@@ -29,11 +29,12 @@ pub(crate) struct Report {
 
 impl Report {
     /// Judges a run that is over; every caller's log by itself, with what was executed for that tenant.
-    pub(crate) fn of(callers: &[(&str, Caller)], upstream: &Upstream, faults: Tally, took: Duration) -> Self {
+    pub(crate) fn of(crowd: &Crowd, upstream: &Upstream, faults: Tally, took: Duration) -> Self {
+        let books = crowd.books();
         let mut report = Self {
             took,
-            counts: callers.iter().map(|(_, caller)| caller.counts()).collect(),
-            errors: callers.iter().flat_map(|(_, caller)| caller.book().errors().to_vec()).collect(),
+            counts: books.iter().map(|book| book.counts()).collect(),
+            errors: books.iter().flat_map(|book| book.errors().to_vec()).collect(),
             confirmed: 0,
             executed: 0,
             extra: 0,
@@ -43,11 +44,12 @@ impl Report {
         };
         let runs = executed(upstream);
         let most = u32::try_from(report.faults.values().sum::<usize>() + 1).unwrap_or(u32::MAX);
-        for (tenant, caller) in callers {
-            let mut history = caller.book().history();
+        for book in &books {
+            let mut history = book.history();
+            let own = format!("{}/", book.tenant());
             for (question, times) in &runs {
-                // What neither tenant asked is foreign to both.
-                if question.starts_with(&format!("{tenant}/")) || !question.contains('/') {
+                // What belongs to nobody is foreign to all.
+                if question.starts_with(&own) || !question.contains('/') {
                     history.executed(question, *times);
                     report.executed += times;
                 }
