@@ -72,6 +72,7 @@ if [ "${1:-all}" != clients ]; then
     server postgresql '/usr/lib/postgresql/*/bin/postgres'
     node_packages docs/examples "the Node client library"
     node_packages tests/asyncapi "the AsyncAPI parser"
+    node_packages tests/kubernetes "the schemas of Kubernetes and KEDA"
     model smollm2-135m-instruct SmolLM2-135M-Instruct.Q4_1.gguf
     model all-minilm-l6-v2 all-minilm-l6-v2
 fi

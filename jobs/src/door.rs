@@ -117,7 +117,9 @@ impl Door {
                     let publishes = publisher.keep(&dialer, &publishing_tx);
                     let consumes =
                         keep(consumer::NAME, &dialer, &consuming_tx, async |connection: &Connection| {
-                            consumer::serve(connection, &desk, &consuming_tx, leave.clone()).await
+                            let lost = consumer::serve(connection, &desk, &consuming_tx, leave.clone()).await;
+                            desk.events().uncounted();
+                            lost
                         });
                     let leaves = async {
                         if leave.clone().wait_for(|leaving| *leaving).await.is_ok() {

@@ -16,6 +16,13 @@ pub trait JobEvents: Send + Sync + 'static {
     /// So many messages wait in a queue.
     fn depth(&self, queue: &'static str, messages: u32);
 
+    /// So long the oldest message of a job queue has waited, at the broker or here; see
+    /// [`Backlog`](opossum_core::jobs::Backlog).
+    fn age(&self, queue: &'static str, oldest: Duration);
+
+    /// Depths and ages are unknown until they are told again: the connection that consumes is gone.
+    fn uncounted(&self);
+
     /// A connection came or went.
     fn link(&self, name: &'static str, up: bool);
 }
@@ -28,5 +35,7 @@ impl JobEvents for NoEvents {
     fn started(&self, _lane: Lane, _age: Option<Duration>) {}
     fn ended(&self, _lane: Lane, _outcome: &'static str) {}
     fn depth(&self, _queue: &'static str, _messages: u32) {}
+    fn age(&self, _queue: &'static str, _oldest: Duration) {}
+    fn uncounted(&self) {}
     fn link(&self, _name: &'static str, _up: bool) {}
 }

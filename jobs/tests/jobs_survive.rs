@@ -34,6 +34,7 @@ async fn jobs_survive_whatever_dies() {
         a_deleted_queue_is_declared_anew(&broker, 2),
         a_channel_that_the_broker_closes_is_opened_anew(&broker, 3),
         killed_workers_lose_no_job(&broker, 4),
+        a_queue_without_a_leader_is_named_and_declared_anew_once_it_is_deleted(&broker, 9),
     );
     an_alarm_delays_and_loses_nothing(&broker, 5).await;
     a_frozen_broker_is_not_waited_for(&broker, 6).await;
@@ -140,6 +141,26 @@ async fn a_deleted_queue_is_declared_anew(broker: &Broker, vhost: usize) {
 }
 
 /// The broker closes a channel whose message is not acknowledged in time, and with it the consumer.
+async fn a_queue_without_a_leader_is_named_and_declared_anew_once_it_is_deleted(
+    broker: &Broker,
+    vhost: usize,
+) {
+    let worker = worker(broker, vhost).await;
+    let host = format!("v{vhost}");
+    for queue in ["opossum.jobs.normal", "opossum.jobs.undelivered"] {
+        taken_and_answered(&worker, &format!("before {queue}")).await;
+        broker.behead(vhost, queue).await;
+        let named = eventually(PATIENCE, async || {
+            worker.door.health().fault().is_some_and(|why| why.contains(queue))
+        })
+        .await;
+        assert!(named, "{queue}: {:?}", worker.door.health());
+        broker.control(&["delete_queue", "-p", &host, queue]).await;
+        worker.until_well(PATIENCE).await;
+        taken_and_answered(&worker, &format!("after {queue}")).await;
+    }
+}
+
 async fn a_channel_that_the_broker_closes_is_opened_anew(broker: &Broker, vhost: usize) {
     let worker = worker(broker, vhost).await;
     let acme = Requester::new(broker, "acme", vhost).await;

@@ -19,6 +19,7 @@ const WAIT_BUCKETS: &[f64] =
 #[derive(Debug)]
 pub struct JobMetrics {
     depth: IntGaugeVec,
+    age: IntGaugeVec,
     wait: HistogramVec,
     jobs: IntCounterVec,
     connected: IntGaugeVec,
@@ -32,6 +33,12 @@ impl JobMetrics {
             depth: make.gauges(
                 names::QUEUE_DEPTH,
                 "Messages that wait in a queue of the broker, seconds ago.",
+                &["queue"],
+            )?,
+            age: make.gauges(
+                names::QUEUE_AGE,
+                "Seconds that the oldest job of a queue has waited, at the broker or in this process; by the \
+                 messages' timestamps and by when the queue was last empty, whichever is less.",
                 &["queue"],
             )?,
             wait: make.times(
@@ -74,6 +81,16 @@ impl JobEvents for JobMetrics {
 
     fn depth(&self, queue: &'static str, messages: u32) {
         self.depth.with_label_values(&[queue]).set(messages.into());
+    }
+
+    fn age(&self, queue: &'static str, oldest: Duration) {
+        self.age.with_label_values(&[queue]).set(oldest.as_secs().try_into().unwrap_or(i64::MAX));
+    }
+
+    fn uncounted(&self) {
+        // Better no figure than an old one: what watches them sees that they are missing.
+        self.depth.reset();
+        self.age.reset();
     }
 
     fn link(&self, name: &'static str, up: bool) {

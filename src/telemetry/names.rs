@@ -66,6 +66,8 @@ pub const CACHE_KEYS: &str = "opossum_cache_entries";
 pub const CACHE_BYTES: &str = "opossum_cache_bytes";
 /// Messages that wait in a queue of the broker.
 pub const QUEUE_DEPTH: &str = "opossum_queue_depth";
+/// How long the oldest job of a queue has waited.
+pub const QUEUE_AGE: &str = "opossum_queue_age_seconds";
 /// Time between a job's publishing and an attempt at it.
 pub const JOB_WAIT: &str = "opossum_job_wait_seconds";
 /// Messages of the job queues by what became of them.

@@ -11,9 +11,11 @@
 //! | [`reply_to`] | to whom a reply may go |
 //! | [`attempts`] | what follows when an attempt failed |
 //! | [`claims`] | who runs a job, and what a second message of the same identity gets |
+//! | [`backlog`] | how long the oldest message of a queue has waited |
 //! | [`turns`] | which queue a free worker serves next |
 
 pub mod attempts;
+pub mod backlog;
 pub mod claims;
 pub mod deadline;
 pub mod message;
@@ -22,6 +24,7 @@ pub mod turns;
 pub mod words;
 
 pub use attempts::{Attempts, Next, RetryQueue};
+pub use backlog::Backlog;
 pub use claims::{Claim, Claimed, Entry, Finished, Renewal};
 pub use deadline::Deadline;
 pub use message::{HeaderValue, Job, Properties, Refusal, Rejection};

@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often the queues are asked how much waits in them.
 const COUNT: Duration = Duration::from_secs(2);
 
+/// After so many looks at a queue that knows no consumer, although there is one here, it has no leader.
+const HEADLESS_LOOKS: u8 = 3;
+
 /// Messages of the responder's queue at once.
 const RESPONDER_PREFETCH: u16 = 16;
 
@@ -127,7 +130,7 @@ async fn open(connection: &Connection, desk: &Desk) -> Result<(Messages, Fetchin
 async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, Lost> {
     let options = BasicConsumeOptions::default();
     let consumed = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
-    soon("consuming", consumed).await
+    soon("consuming", consumed).await.map_err(|lost| lost.in_queue(queue))
 }
 
 /// A consumer's messages, and then its end.
@@ -145,12 +148,17 @@ async fn cancel(fetching: &Fetching) {
     }
 }
 
-/// Asks again and again how much waits in the queues, and ends when the broker does not say, or when it holds
-/// back jobs from a consumer that has room for them.
+/// Asks again and again how much waits in the queues, and ends when the broker does not say, when it holds back
+/// jobs from a consumer that has room for them, or when it knows no consumer of a queue that this one consumes.
+///
+/// The last is how a quorum queue without a leader looks from here: it takes nothing and gives nothing, says that
+/// it is empty, and closes no channel (RabbitMQ 3.10, after its node was killed within a second of the queue's
+/// declaration; any, while most of a queue's nodes are away).
 async fn count(channel: Channel, desk: &Desk) -> Lost {
+    let mut headless = [0_u8; WATCHED.len()];
     loop {
         tokio::time::sleep(COUNT).await;
-        for name in WATCHED {
+        for (name, headless) in WATCHED.into_iter().zip(&mut headless) {
             let options = QueueDeclareOptions::durable().passive();
             let asked = channel.queue_declare(name.into(), options, FieldTable::default());
             let queue = match soon("counting messages", asked).await {
@@ -159,10 +167,16 @@ async fn count(channel: Channel, desk: &Desk) -> Lost {
             };
             let ready = queue.message_count();
             desk.events().depth(name, ready);
-            if let Some(lane) = Lane::of_queue(name)
-                && desk.is_starved(lane, ready)
+            let lane = Lane::of_queue(name);
+            if let Some(lane) = lane
+                && desk.counted(lane, ready)
             {
                 return Lost::Gone(format!("{name} holds {ready} jobs that do not come"));
+            }
+            let is_consumed = (lane.is_some() || name == UNDELIVERED) && !desk.is_leaving();
+            *headless = if is_consumed && queue.consumer_count() == 0 { *headless + 1 } else { 0 };
+            if *headless == HEADLESS_LOOKS {
+                return Lost::Gone(format!("{name} has no leader at the broker"));
             }
         }
     }

@@ -3,7 +3,7 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use opossum_core::jobs::message::{DEADLINE, HeaderValue, REPLY, TENANT};
-use opossum_core::jobs::{Attempts, Properties};
+use opossum_core::jobs::{Attempts, Properties, UnixMillis};
 
 /// Longest short string of AMQP, in bytes.
 const SHORT: usize = 255;
@@ -80,6 +80,11 @@ pub(crate) fn with_headers<const N: usize>(
         headers.insert(short(name), value);
     }
     message.clone().with_headers(headers)
+}
+
+/// When a message was published, where it says so; AMQP has it in seconds.
+pub(crate) fn published(properties: &BasicProperties) -> Option<UnixMillis> {
+    UnixMillis::try_from((*properties.timestamp())?).ok()?.checked_mul(1000)
 }
 
 /// Why the broker took a message out of a queue.

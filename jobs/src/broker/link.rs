@@ -61,6 +61,14 @@ pub(crate) enum Lost {
 }
 
 impl Lost {
+    /// The same, with the name of the queue that it is about.
+    pub(crate) fn in_queue(self, queue: &str) -> Self {
+        match self {
+            Lost::Gone(why) => Lost::Gone(format!("{queue}: {why}")),
+            Lost::Refused(why) => Lost::Refused(format!("{queue}: {why}")),
+        }
+    }
+
     /// What an error of the library means.
     pub(crate) fn of(what: &str, error: &lapin::Error) -> Self {
         let text = format!("{what}: {}", Brief(error));

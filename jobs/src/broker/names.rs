@@ -10,13 +10,14 @@ pub(crate) const PARKED: &str = "opossum.replies.parked";
 pub(crate) const CONTROL: &str = "opossum.control";
 
 /// The queues whose depth is told.
-pub(crate) const WATCHED: [&str; 8] = [
+pub(crate) const WATCHED: [&str; 9] = [
     "opossum.jobs.high",
     "opossum.jobs.normal",
     "opossum.jobs.batch",
     "opossum.jobs.retry.5s",
     "opossum.jobs.retry.30s",
     "opossum.jobs.retry.5m",
+    UNDELIVERED,
     DEAD,
     PARKED,
 ];

@@ -14,12 +14,11 @@ use opossum_core::jobs::{Lane, Turns};
 use tokio::sync::Notify;
 
 use super::running::Running;
+use super::watch::LaneWatch;
 use crate::broker::publisher::Publisher;
 use crate::broker::soon;
+use crate::tasks::unix_millis;
 use crate::{DoorConfig, JobEvents, JobStore, Runner, tasks};
-
-/// After so many looks at a queue with jobs that do not come, its consumer is taken for dead.
-const STARVED_LOOKS: u8 = 3;
 
 /// How long the end waits for claims to be given up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -40,7 +39,7 @@ pub(crate) struct Desk {
     waiting: RefCell<[VecDeque<Parcel>; 3]>,
     turns: RefCell<Turns>,
     free: Cell<u16>,
-    lanes: [LaneCount; 3],
+    lanes: [LaneWatch; 3],
     /// No job is begun any more.
     leaving: Cell<bool>,
     /// The consumers are cancelled: what still comes goes back at once.
@@ -48,30 +47,18 @@ pub(crate) struct Desk {
     freed: Notify,
 }
 
-/// What is known of a lane's consumer.
-#[derive(Default)]
-struct LaneCount {
-    /// Messages of it that are not acknowledged.
-    held: Cell<u16>,
-    /// Messages that ever came.
-    came: Cell<u64>,
-    /// The same, at the last look.
-    came_before: Cell<u64>,
-    /// Looks in a row at which jobs did not come although they could.
-    starved: Cell<u8>,
-}
-
 /// A message of a job queue, until it is settled.
 pub(super) struct Parcel {
     pub lane: Lane,
     pub delivery: Delivery,
+    /// Since when it waits, in milliseconds since the Unix epoch.
+    since: i64,
     desk: Rc<Desk>,
 }
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        let held = &self.desk.lanes[self.lane.index()].held;
-        held.set(held.get().saturating_sub(1));
+        self.desk.lanes[self.lane.index()].settled();
     }
 }
 
@@ -120,16 +107,14 @@ impl Desk {
     }
 
     /// Whether this worker takes no more jobs.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.get()
     }
 
     /// Takes a message of a job queue.
     pub(crate) fn put(self: &Rc<Self>, lane: Lane, delivery: Delivery) {
-        let count = &self.lanes[lane.index()];
-        count.came.set(count.came.get() + 1);
-        count.held.set(count.held.get().saturating_add(1));
-        self.line_up(Parcel { lane, delivery, desk: Rc::clone(self) });
+        let since = self.lanes[lane.index()].came(&delivery.properties);
+        self.line_up(Parcel { lane, delivery, since, desk: Rc::clone(self) });
     }
 
     fn line_up(self: &Rc<Self>, parcel: Parcel) {
@@ -186,19 +171,15 @@ impl Desk {
         }
     }
 
-    /// Whether a queue's jobs do not come although there are some, and places for them: looked at again and
-    /// again, its consumer is dead then.
-    pub(crate) fn is_starved(&self, lane: Lane, ready: u32) -> bool {
-        let count = &self.lanes[lane.index()];
-        let came = count.came.get();
-        let silent = count.came_before.replace(came) == came;
-        let starves = silent && ready > 0 && count.held.get() < self.slots() && !self.is_leaving();
-        count.starved.set(if starves { count.starved.get() + 1 } else { 0 });
-        if count.starved.get() < STARVED_LOOKS {
-            return false;
-        }
-        count.starved.set(0);
-        true
+    /// So many jobs of a lane wait at the broker. Tells how old the oldest is, here or there, and says whether
+    /// they are held back from a consumer that has room for them.
+    pub(crate) fn counted(&self, lane: Lane, ready: u32) -> bool {
+        let (watch, now) = (&self.lanes[lane.index()], unix_millis());
+        let there = watch.counted(ready, now).age(now);
+        let waiting = self.waiting.borrow();
+        let here = waiting[lane.index()].iter().map(|parcel| tasks::since(parcel.since, now)).max();
+        self.events().age(lane.queue(), there.max(here.unwrap_or_default()));
+        watch.is_starved(ready, self.slots()) && !self.is_leaving()
     }
 
     /// Begins no job any more. Those that wait are kept until the consumers are cancelled, or the broker would

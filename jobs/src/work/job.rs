@@ -22,7 +22,7 @@ use crate::broker::names;
 use crate::broker::publisher::Outgoing;
 use crate::store::Claiming;
 use crate::tasks::unix_millis;
-use crate::{Chunks, Fault, Ran, Task};
+use crate::{Chunks, Fault, Ran, Task, tasks};
 
 /// The pause before looking again at a job that is under way elsewhere.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -102,7 +102,8 @@ impl Desk {
 
     async fn attempt(&self, parcel: &Parcel, job: &Job, underway: &Underway<'_>) -> Result<After, Stale> {
         let now = unix_millis();
-        self.parts.events.started(parcel.lane, age(&parcel.delivery.properties, now));
+        let published = convert::published(&parcel.delivery.properties);
+        self.parts.events.started(parcel.lane, published.map(|published| tasks::since(published, now)));
         let deadline = Instant::now() + job.deadline.remaining(now);
         let ended = if job.deadline.is_past(now) {
             Ended::Expired
@@ -299,10 +300,4 @@ impl Desk {
     pub(super) fn error(&self, fault: &Fault, job: &Job) -> StoredReply {
         self.parts.runner.error(fault, &job.key.id)
     }
-}
-
-/// How long ago a message was published, where it says so.
-fn age(properties: &BasicProperties, now: i64) -> Option<Duration> {
-    let published = i64::try_from((*properties.timestamp())?).ok()?.checked_mul(1000)?;
-    Some(Duration::from_millis(now.saturating_sub(published).max(0).unsigned_abs()))
 }

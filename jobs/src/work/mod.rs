@@ -6,6 +6,7 @@ mod job;
 mod outbox;
 mod responder;
 mod running;
+mod watch;
 
 pub(crate) use control::cancellation;
 pub(crate) use desk::{Desk, DeskParts};

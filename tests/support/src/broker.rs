@@ -138,11 +138,25 @@ impl Broker {
         said
     }
 
+    /// Takes a quorum queue's only member away, so that it has no leader and never will, as RabbitMQ 3.10 may do
+    /// itself when it is killed within a second of the queue's declaration.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub async fn behead(&self, vhost: usize, queue: &str) {
+        let member = format!("{{'v{vhost}_{queue}', '{}'}}", self.node());
+        self.control(&["eval", &format!("ok = ra:force_delete_server(quorum_queues, {member}).")]).await;
+    }
+
+    fn node(&self) -> String {
+        format!("opossum{}@localhost", self.port())
+    }
+
     fn environment(&self) -> Vec<(&'static str, String)> {
         let place = |name: &str| self.dir.path().join(name).display().to_string();
         vec![
             ("HOME", place("")),
-            ("RABBITMQ_NODENAME", format!("opossum{}@localhost", self.port())),
+            ("RABBITMQ_NODENAME", self.node()),
             ("RABBITMQ_NODE_PORT", self.port().to_string()),
             ("RABBITMQ_DIST_PORT", self.dist.number().to_string()),
             ("ERL_EPMD_PORT", self.epmd.number().to_string()),

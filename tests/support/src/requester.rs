@@ -148,6 +148,25 @@ impl Requester {
         assert_eq!(confirmed, Confirmation::Ack(None));
     }
 
+    /// Asks for a job to be cancelled.
+    ///
+    /// # Panics
+    /// When the broker does not confirm it.
+    pub async fn cancel(&self, id: &str) {
+        let properties = BasicProperties::default().with_user_id(self.user.as_str().into());
+        let payload = json!({ "cancel": id }).to_string();
+        let options = BasicPublishOptions::default();
+        let sent = self.channel.basic_publish(
+            "opossum.control".into(),
+            "".into(),
+            options,
+            payload.as_bytes(),
+            properties,
+        );
+        let confirmed = sent.await.expect("sent").await.expect("confirmed");
+        assert_eq!(confirmed, Confirmation::Ack(None));
+    }
+
     /// Everything heard so far.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
