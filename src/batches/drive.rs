@@ -30,8 +30,8 @@ const BROKER_BACK: UnixMillis = 1_000;
 /// The status of a reply to a job that was cancelled.
 const CANCELLED: u16 = 499;
 
-/// Jobs asked for in one statement.
-const AT_ONCE: usize = 256;
+/// Jobs asked for in one statement; each may have a reply as large as an answer.
+const AT_ONCE: usize = 16;
 
 /// Why the work on a batch ended before its end.
 #[derive(Debug)]
@@ -54,12 +54,14 @@ impl From<LedgerError> for Stopped {
 pub(super) struct Work<'a> {
     pub(super) parts: &'a Parts,
     pub(super) record: BatchRecord,
+    /// The name by which it is held.
+    holder: String,
     saved: Instant,
 }
 
 /// Brings a batch to its end.
-pub(super) async fn drive(parts: &Parts, record: BatchRecord) -> Result<Status, Stopped> {
-    let mut work = Work { parts, record, saved: Instant::now() };
+pub(super) async fn drive(parts: &Parts, record: BatchRecord, holder: String) -> Result<Status, Stopped> {
+    let mut work = Work { parts, record, holder, saved: Instant::now() };
     if work.status() == Status::Cancelling && work.record.batch.times.in_progress.is_none() {
         // Nothing was published yet.
         return work.end(Results::default()).await;
@@ -97,8 +99,7 @@ impl Work<'_> {
 
     /// Writes down how far it has come, and hears whether it was called off.
     pub(super) async fn save(&mut self) -> Result<(), Stopped> {
-        let saved =
-            self.parts.ledger.save_batch(self.record.clone(), self.parts.worker.clone(), LEASE).await?;
+        let saved = self.parts.ledger.save_batch(self.record.clone(), self.holder.clone(), LEASE).await?;
         self.saved = Instant::now();
         match saved {
             Held::Yes { cancelled } => {
@@ -123,9 +124,6 @@ impl Work<'_> {
 
     async fn over(mut self) -> Result<Status, Stopped> {
         self.save().await?;
-        if let Err(error) = self.parts.ledger.drop_lines(self.record.key.clone()).await {
-            tracing::debug!(%error, "the lines of a batch stay until they are pruned");
-        }
         Ok(self.status())
     }
 
@@ -193,10 +191,25 @@ impl Work<'_> {
     /// Takes in the replies that have come; how many.
     async fn collect(&mut self, flight: &mut Flight, places: &[Place]) -> Result<usize, Stopped> {
         let aloft: Vec<Launch> = flight.aloft().collect();
+        let mut landed = 0;
+        for some in aloft.chunks(AT_ONCE) {
+            landed += self.take_in(some, flight, places).await?;
+            self.keep().await?;
+        }
+        Ok(landed)
+    }
+
+    /// Takes in those of these lines' replies that have come; how many.
+    async fn take_in(
+        &mut self,
+        some: &[Launch],
+        flight: &mut Flight,
+        places: &[Place],
+    ) -> Result<usize, Stopped> {
         let mut notes = Vec::new();
         let mut counts = self.record.batch.counts;
         let is_off = self.is_off();
-        for (Launch { line, attempt }, job) in self.known(&aloft).await? {
+        for (Launch { line, attempt }, job) in self.known(some).await? {
             let (Some(reply), Some(place)) = (job.reply, places.get(line as usize)) else { continue };
             if is_off && reply.status == CANCELLED {
                 // By us: it is told as what it is, a request that was not executed.

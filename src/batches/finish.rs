@@ -1,7 +1,7 @@
 //! Writing the files with the answers.
 //!
-//! They are written from what is noted of each line, in the lines' order, under ids that follow from the batch's:
-//! a worker that takes over writes the same files anew.
+//! They are written from what is noted of each line, in the lines' order. A worker that takes over writes files of
+//! its own, and those that the batch names in the end are whole: nobody else ever wrote to them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use opossum_ledger::{LineOutput, NewFile, ObjectKey, PIECE};
 
 use super::drive::{Stopped, Work};
 use super::worker::Parts;
+use crate::http::request_id;
 
 /// Lines read at once; each may be as large as an answer.
 const AT_ONCE: u32 = 16;
@@ -25,7 +26,7 @@ pub(super) async fn write<'a>(work: &mut Work<'a>, places: &[Place]) -> Result<R
         _ => Unanswered::Expired,
     };
     let key = work.record.key.clone();
-    let (mut good, mut bad) = (Output::new(work, 'o', "output"), Output::new(work, 'e', "error"));
+    let (mut good, mut bad) = (Output::new(work, "output"), Output::new(work, "error"));
     let mut results = Results::default();
     let (mut noted, mut is_last) = (VecDeque::<LineOutput>::new(), false);
     for (line, place) in (0..).zip(places) {
@@ -61,12 +62,11 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(work: &Work<'a>, letter: char, name: &str) -> Self {
+    fn new(work: &Work<'a>, name: &str) -> Self {
         let batch = &work.record.key;
-        let number = batch.id.strip_prefix("batch_").unwrap_or(&batch.id);
         Self {
             parts: work.parts,
-            key: ObjectKey::new(batch.tenant.clone(), format!("file-{number}{letter}")),
+            key: ObjectKey::new(batch.tenant.clone(), request_id::fresh("file-")),
             filename: format!("{}_{name}.jsonl", batch.id),
             keep: Duration::from_secs(work.record.batch.order.keep_output_seconds),
             rest: BytesMut::new(),

@@ -26,12 +26,12 @@ pub(super) struct Parts {
     pub(super) ledger: Ledger,
     pub(super) door: Door,
     /// This worker's name, unlike any other's.
-    pub(super) worker: String,
+    worker: String,
 }
 
 /// Works until it is told to leave.
 pub(super) async fn run(ledger: Ledger, door: Door, news: &Notify, mut leaving: watch::Receiver<bool>) {
-    let worker = format!("batches-{:016x}", rand::random::<u64>());
+    let worker = format!("batches-{:016x}-", rand::random::<u64>());
     let parts = Parts { ledger, door, worker };
     tokio::select! {
         () = work(&parts, news) => {}
@@ -44,11 +44,15 @@ pub(super) async fn run(ledger: Ledger, door: Door, news: &Notify, mut leaving: 
 
 async fn work(parts: &Parts, news: &Notify) {
     let mut underway = FuturesUnordered::new();
+    let mut takes = 0_u64;
     loop {
-        while underway.len() < MOST
-            && let Some(record) = take(parts).await
-        {
-            underway.push(guarded(parts, record));
+        while underway.len() < MOST {
+            // A name for each take: a process that was stopped for a while may take a batch of its own again, and the
+            // work that it was stopped in must not believe that it still has it.
+            takes += 1;
+            let holder = format!("{}{takes}", parts.worker);
+            let Some(record) = take(parts, &holder).await else { break };
+            underway.push(guarded(parts, record, holder));
         }
         tokio::select! {
             Some(()) = underway.next() => {}
@@ -58,8 +62,8 @@ async fn work(parts: &Parts, news: &Notify) {
     }
 }
 
-async fn take(parts: &Parts) -> Option<BatchRecord> {
-    let taken = parts.ledger.take_batch(parts.worker.clone(), LEASE).await;
+async fn take(parts: &Parts, holder: &str) -> Option<BatchRecord> {
+    let taken = parts.ledger.take_batch(holder.to_owned(), LEASE).await;
     taken.unwrap_or_else(|error| {
         tracing::debug!(%error, "no batch can be taken");
         None
@@ -67,10 +71,10 @@ async fn take(parts: &Parts) -> Option<BatchRecord> {
 }
 
 /// Whatever happens to one batch is no matter of the others.
-async fn guarded(parts: &Parts, record: BatchRecord) {
+async fn guarded(parts: &Parts, record: BatchRecord, holder: String) {
     let batch = Arc::clone(&record.key.id);
     tracing::info!(%batch, status = ?record.batch.status, "a batch is taken up");
-    match AssertUnwindSafe(drive(parts, record)).catch_unwind().await {
+    match AssertUnwindSafe(drive(parts, record, holder)).catch_unwind().await {
         Ok(Ok(status)) => tracing::info!(%batch, ?status, "a batch is over"),
         Ok(Err(Stopped::Lost)) => tracing::warn!(%batch, "a batch went to another worker"),
         Ok(Err(Stopped::Ledger(error))) => {

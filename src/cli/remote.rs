@@ -89,15 +89,22 @@ impl Remote {
         let silent = || Failure::of(&self.url, format!("no answer within {} s", PATIENCE.as_secs()));
         let (status, body) =
             tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| silent())?.map_err(told)?;
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if status.is_success() { Ok(body) } else { Err(refusal(status.as_u16(), &body)) }
+        let body: Option<Value> = serde_json::from_slice(&body).ok();
+        match body {
+            Some(body) if status.is_success() => Ok(body),
+            None if status.is_success() => Err(Failure::of(&self.url, STRANGER)),
+            body => Err(refusal(status.as_u16(), &body.unwrap_or_default())),
+        }
     }
 }
+
+/// Of one that answers, but not as this service does.
+const STRANGER: &str = "this is no service of this kind";
 
 /// An error of the service in one line.
 fn refusal(status: u16, body: &Value) -> Failure {
     let error = &body["error"];
-    let message = error["message"].as_str().unwrap_or("this is no service of this kind");
+    let message = error["message"].as_str().unwrap_or(STRANGER);
     let code = error["code"].as_str().unwrap_or("no code");
     match error["param"].as_str() {
         Some(param) => Failure::Failed(format!("{status} {code} ({param}): {message}")),

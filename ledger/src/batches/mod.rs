@@ -167,7 +167,7 @@ impl Ledger {
             .await
     }
 
-    /// Gives up every batch of a worker that stops; how many.
+    /// Gives up every batch whose holder's name begins so, for a worker that stops; how many.
     ///
     /// # Errors
     /// See [`LedgerError`].
@@ -217,19 +217,6 @@ impl Ledger {
         self.store
             .read(Box::new(move |connection| {
                 Box::pin(async move { sql::outputs(connection, &batch, from, limit).await })
-            }))
-            .await
-    }
-
-    /// Forgets what came of a batch's lines, once its files are written.
-    ///
-    /// # Errors
-    /// See [`LedgerError`].
-    pub async fn drop_lines(&self, batch: ObjectKey) -> Result<(), LedgerError> {
-        batch.check()?;
-        self.store
-            .write(Box::new(move |connection| {
-                Box::pin(async move { sql::drop_lines(connection, &batch).await })
             }))
             .await
     }

@@ -41,7 +41,8 @@ const SAVE: &str = "
     RETURNING cancel_ms";
 
 const RELEASE: &str = "
-    UPDATE opossum_batches SET worker = NULL, lease_ms = 0 WHERE worker = $1 AND is_over = 0";
+    UPDATE opossum_batches SET worker = NULL, lease_ms = 0
+    WHERE substr(worker, 1, length($1)) = $1 AND is_over = 0";
 
 const NOTE: &str = "
     INSERT INTO opossum_batch_lines
@@ -60,9 +61,7 @@ const OUTPUTS: &str = "
     SELECT line, outcome, output FROM opossum_batch_lines
     WHERE tenant = $1 AND batch_id = $2 AND line >= $3 AND outcome IS NOT NULL ORDER BY line LIMIT $4";
 
-const DROP_LINES: &str = "DELETE FROM opossum_batch_lines WHERE tenant = $1 AND batch_id = $2";
-
-/// Lines of batches whose worker ended before it could drop them.
+/// Lines of batches that are over: a few at a time, each may be as large as an answer.
 const PRUNE_LINES: &str = "
     DELETE FROM opossum_batch_lines WHERE (tenant, batch_id, line) IN (
         SELECT l.tenant, l.batch_id, l.line
@@ -224,10 +223,6 @@ pub(crate) async fn outputs(
         })
     };
     query.fetch_all(connection).await?.iter().map(output).collect()
-}
-
-pub(crate) async fn drop_lines(connection: &mut AnyConnection, batch: &ObjectKey) -> Result<()> {
-    sqlx::query(DROP_LINES).bind(&*batch.tenant).bind(&*batch.id).execute(connection).await.map(|_| ())
 }
 
 /// Deletes at most `limit` lines of batches that are over, and batches that have been over for so long; how many

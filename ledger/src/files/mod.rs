@@ -155,8 +155,7 @@ impl Ledger {
         page: Page,
     ) -> Result<Vec<FileRecord>, LedgerError> {
         names::check([&*tenant])?;
-        let after = page.after.as_deref().or(purpose.as_deref());
-        names::check(after)?;
+        names::check(page.after.as_deref().into_iter().chain(purpose.as_deref()))?;
         self.store
             .read(Box::new(move |connection| {
                 Box::pin(async move { sql::list(connection, &tenant, purpose.as_deref(), &page).await })

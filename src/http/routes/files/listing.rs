@@ -54,6 +54,7 @@ impl ListQuery {
             Some(_) => return Err(wrong("order", "must be asc or desc")),
         };
         let purpose = if more.contains(&"purpose") { given.remove("purpose") } else { None };
+        let purpose = purpose.filter(|word| !word.is_empty());
         if let Some(unknown) = given.into_keys().next() {
             return Err(ApiError::unsupported(unknown));
         }
