@@ -28,6 +28,7 @@ async fn batches_are_answered() {
         a_batch_goes_on_where_a_killed_service_left_it(&broker, 3),
         another_replica_takes_over_from_a_killed_one(&broker, 4),
         a_batch_shares_no_jobs_with_other_tenants(&broker, 5),
+        a_batch_outlives_a_service_that_stood_still(&broker, 7),
     );
     a_batch_waits_for_the_broker(&mut broker, 6).await;
 }
@@ -303,6 +304,25 @@ async fn another_replica_takes_over_from_a_killed_one(broker: &Broker, vhost: us
     first.kill();
     let done = reached(&second, &batch, "completed").await;
     assert_all_answered(&second.client(), &done, LINES).await;
+}
+
+/// Longer than the lease of its batches: it takes up again what it still works on.
+async fn a_batch_outlives_a_service_that_stood_still(broker: &Broker, vhost: usize) {
+    const LINES: usize = 120;
+    let work = Script::new().delay(Duration::from_millis(20)).then(Step::Echo);
+    let up = Upstream::openai().script(work).start();
+    let builder = Service::of(BIN).named("only", &up).set("server.max_in_flight", 4);
+    let service = service(broker, vhost, builder).await;
+    let client = service.client();
+    let batch = ordered(&client, &lines(LINES)).await;
+    assert!(eventually(PATIENCE, async || completed(&client, &batch).await > 0).await, "{}", service.logs());
+    service.signal("STOP");
+    tokio::time::sleep(Duration::from_secs(17)).await;
+    service.signal("CONT");
+    let done = reached(&service, &batch, "completed").await;
+    // What the slower of two workers would do to the files of the other, it would do soon.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_all_answered(&client, &done, LINES).await;
 }
 
 async fn a_batch_shares_no_jobs_with_other_tenants(broker: &Broker, vhost: usize) {

@@ -75,8 +75,8 @@ async fn prune_files(store: &Store, unfinished: Duration) {
 async fn prune_batches(store: &Store, keep: Duration) {
     let mut more = true;
     while more {
-        let pruned =
-            store.write(Box::new(move |connection| Box::pin(batches::prune(connection, keep, PIECES_AT_ONCE))));
+        let pruned = store
+            .write(Box::new(move |connection| Box::pin(batches::prune(connection, keep, PIECES_AT_ONCE))));
         more = pruned.await == Ok(u64::from(PIECES_AT_ONCE));
     }
 }
